@@ -1,0 +1,71 @@
+"""Intersection over union of spans, boxes and tubes.
+
+Everything here is 0 where it is undefined (two empty shapes) and never NaN.
+Shapes: N and M are the two sets that are compared with each other.
+"""
+
+import numpy as np
+
+from vjepa_loc.events import Event
+
+
+def span_iou(a_N2: np.ndarray, b_M2: np.ndarray) -> np.ndarray:
+    """Temporal IoU (N, M) of half-open intervals [start, end), in any common unit."""
+    a_N2, b_M2 = _rows(a_N2, 2), _rows(b_M2, 2)
+    overlap = np.minimum(a_N2[:, None, 1], b_M2[None, :, 1]) - np.maximum(a_N2[:, None, 0], b_M2[None, :, 0])
+    lengths = np.maximum(a_N2[:, 1] - a_N2[:, 0], 0)[:, None] + np.maximum(b_M2[:, 1] - b_M2[:, 0], 0)[None, :]
+    return _ratio(np.maximum(overlap, 0), lengths)
+
+
+def box_iou(a_N4: np.ndarray, b_M4: np.ndarray) -> np.ndarray:
+    """IoU (N, M) of xyxy boxes with continuous edges; a box without area overlaps nothing."""
+    a_N4, b_M4 = _rows(a_N4, 4), _rows(b_M4, 4)
+    return _box_iou(a_N4[:, None], b_M4[None, :])
+
+
+def paired_box_iou(a_N4: np.ndarray, b_N4: np.ndarray) -> np.ndarray:
+    """IoU (N,) of each xyxy box with the box in the same row of the other set."""
+    return _box_iou(_rows(a_N4, 4), _rows(b_N4, 4))
+
+
+def tube_iou(truth: Event, prediction: Event) -> float:
+    """Sum of box IoU over the common frames, divided by the size of the union of both tubes' frames.
+
+    A tube's frames are those with a box. Frames inside the truth's interval on which the truth has no box (the
+    thing is hidden there) are left out on both sides. 0 when either has no box. After VidSTG's vIoU
+    (antoyang/TubeDETR, datasets/vidstg_eval.py), with hidden frames added.
+    """
+    if truth.num_boxes == 0 or prediction.num_boxes == 0:
+        return 0.0
+    _, in_truth, in_prediction = np.intersect1d(
+        truth.box_frames_K, prediction.box_frames_K, assume_unique=True, return_indices=True
+    )
+    summed = paired_box_iou(truth.boxes_K4[in_truth], prediction.boxes_K4[in_prediction]).sum()
+    first, stop = truth.covered_frames()
+    outside = int(((prediction.box_frames_K < first) | (prediction.box_frames_K >= stop)).sum())
+    # A truth's boxes lie on frames it covers, so all frames of the prediction outside are its own.
+    return float(summed / (truth.num_boxes + outside))
+
+
+def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    size = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    intersection = np.where((size > 0).all(axis=-1), size.prod(axis=-1), 0.0)
+    return _ratio(intersection, _area(a) + _area(b))
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return np.maximum(boxes[..., 2:] - boxes[..., :2], 0).prod(axis=-1)
+
+
+def _ratio(intersection: np.ndarray, total: np.ndarray) -> np.ndarray:
+    union = total - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def _rows(values: np.ndarray, width: int) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        return array.reshape(0, width)
+    if array.ndim != 2 or array.shape[1] != width:
+        raise ValueError(f"overlap: expected shape (N, {width}), got {array.shape}")
+    return array
