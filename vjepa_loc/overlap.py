@@ -1,8 +1,10 @@
 """Intersection over union of spans, boxes and tubes.
 
 Everything here is 0 where it is undefined (two empty shapes) and never NaN.
-Shapes: N and M are the two sets that are compared with each other.
+Shapes: N and M are the two sets that are compared with each other, B the boxes of all predictions.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,16 +37,35 @@ def tube_iou(truth: Event, prediction: Event) -> float:
     thing is hidden there) are left out on both sides. 0 when either has no box. After VidSTG's vIoU
     (antoyang/TubeDETR, datasets/vidstg_eval.py), with hidden frames added.
     """
-    if truth.num_boxes == 0 or prediction.num_boxes == 0:
-        return 0.0
-    _, in_truth, in_prediction = np.intersect1d(
-        truth.box_frames_K, prediction.box_frames_K, assume_unique=True, return_indices=True
-    )
-    summed = paired_box_iou(truth.boxes_K4[in_truth], prediction.boxes_K4[in_prediction]).sum()
-    first, stop = truth.covered_frames()
-    outside = int(((prediction.box_frames_K < first) | (prediction.box_frames_K >= stop)).sum())
-    # A truth's boxes lie on frames it covers, so all frames of the prediction outside are its own.
-    return float(summed / (truth.num_boxes + outside))
+    return float(tube_ious([truth], [prediction])[0, 0])
+
+
+def tube_ious(truths: Sequence[Event], predictions: Sequence[Event]) -> np.ndarray:
+    """`tube_iou` of every truth with every prediction, (N, M); all of them events of one video."""
+    iou_NM = np.zeros((len(truths), len(predictions)))
+    if not truths or not predictions:
+        return iou_NM
+    num_boxes_M = np.array([prediction.num_boxes for prediction in predictions])
+    frames_B = np.concatenate([prediction.box_frames_K for prediction in predictions])
+    # Boxes of all predictions in order of time: a truth then meets only the stretch that it covers.
+    in_time_B = np.argsort(frames_B, kind="stable")
+    frames_B = frames_B[in_time_B]
+    boxes_B4 = np.concatenate([prediction.boxes_K4 for prediction in predictions])[in_time_B]
+    owner_B = np.repeat(np.arange(len(predictions)), num_boxes_M)[in_time_B]
+    for row, truth in enumerate(truths):
+        if truth.num_boxes == 0:
+            continue
+        inside = slice(*np.searchsorted(frames_B, truth.covered_frames()))
+        owner, frames = owner_B[inside], frames_B[inside]
+        at = np.minimum(np.searchsorted(truth.box_frames_K, frames), truth.num_boxes - 1)
+        iou = np.where(
+            truth.box_frames_K[at] == frames, paired_box_iou(truth.boxes_K4[at], boxes_B4[inside]), 0.0
+        )
+        summed_M = np.bincount(owner, weights=iou, minlength=len(predictions))
+        # A truth's boxes lie on frames it covers, so the union is its boxes and what the prediction has outside.
+        outside_M = num_boxes_M - np.bincount(owner, minlength=len(predictions))
+        iou_NM[row] = summed_M / (truth.num_boxes + outside_M)
+    return iou_NM
 
 
 def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

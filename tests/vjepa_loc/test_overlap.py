@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vjepa_loc.events import Event
-from vjepa_loc.overlap import box_iou, paired_box_iou, span_iou, tube_iou
+from vjepa_loc.overlap import box_iou, paired_box_iou, span_iou, tube_iou, tube_ious
 
 SQUARE = [0.0, 0.0, 10.0, 10.0]
 HALF = [0.0, 0.0, 10.0, 5.0]  # IoU 0.5 with SQUARE
@@ -72,22 +72,35 @@ def test_without_boxes_there_is_no_tube():
     assert tube_iou(bare, full) == tube_iou(full, bare) == tube_iou(bare, bare) == 0
 
 
-def test_tube_iou_against_a_loop_over_frames():
+def random_tube(rng):
+    start, end = np.sort(rng.uniform(0, 20, 2)) + [0, 1]
+    frames = [f for f in range(25) if start <= f + 0.5 < end and rng.random() < 0.7]
+    low = rng.uniform(0, 5, (len(frames), 2))
+    boxes = np.hstack([low, low + rng.uniform(1, 6, (len(frames), 2))])
+    return Event("v", "take", start, end, np.array(frames, dtype=np.int64), boxes)
+
+
+def tube_iou_loop(truth, prediction):
+    """The definition, frame by frame."""
+    boxes = [dict(zip(event.box_frames_K.tolist(), event.boxes_K4, strict=True)) for event in (truth, prediction)]
+    hidden = {f for f in range(25) if truth.covers(f) and f not in boxes[0]}
+    frames = (set(boxes[0]) | set(boxes[1])) - hidden
+    common = [f for f in frames if f in boxes[0] and f in boxes[1]]
+    summed = sum(box_iou(boxes[0][f][None], boxes[1][f][None])[0, 0] for f in common)
+    return summed / len(frames) if boxes[0] and boxes[1] else 0
+
+
+def test_tube_ious_against_a_loop_over_frames():
     rng = np.random.default_rng(0)
-    for _ in range(50):
-        events = []
-        for _ in range(2):
-            start, end = np.sort(rng.uniform(0, 20, 2)) + [0, 1]
-            frames = [f for f in range(25) if start <= f + 0.5 < end and rng.random() < 0.7]
-            low = rng.uniform(0, 5, (len(frames), 2))
-            boxes = np.hstack([low, low + rng.uniform(1, 6, (len(frames), 2))])
-            events.append(Event("v", "take", start, end, np.array(frames, dtype=np.int64), boxes))
-        truth, prediction = events
-        boxes = [dict(zip(event.box_frames_K.tolist(), event.boxes_K4, strict=True)) for event in events]
-        hidden = {f for f in range(25) if truth.covers(f) and f not in boxes[0]}
-        frames = (set(boxes[0]) | set(boxes[1])) - hidden
-        summed = sum(
-            box_iou(boxes[0][f][None], boxes[1][f][None])[0, 0] for f in frames if f in boxes[0] and f in boxes[1]
-        )
-        expected = summed / len(frames) if boxes[0] and boxes[1] else 0
-        assert tube_iou(truth, prediction) == pytest.approx(expected)
+    truths, predictions = [random_tube(rng) for _ in range(12)], [random_tube(rng) for _ in range(15)]
+    truths[5], predictions[7] = tube(3, 9, []), tube(3, 9, [])
+    expected = [[tube_iou_loop(truth, prediction) for prediction in predictions] for truth in truths]
+    np.testing.assert_allclose(tube_ious(truths, predictions), expected, rtol=1e-12)
+    assert (np.array(expected) > 0).mean() > 0.2
+    assert tube_iou(truths[3], predictions[4]) == pytest.approx(expected[3][4])
+
+
+def test_tube_ious_of_nothing():
+    assert tube_ious([], [tube(0, 1, [0])]).shape == (0, 1)
+    assert tube_ious([tube(0, 1, [0])], []).shape == (1, 0)
+    assert tube_ious([tube(0, 1, [0])], [tube(0, 1, [])]).tolist() == [[0]]
