@@ -105,21 +105,13 @@ class Dataset:
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "events", tuple(self.events))
-        self._check_labels()
+        check_labels(self.labels)
         self._check_videos()
         check_events(self.events, self.labels, self.videos)
         events_of: dict[str, list[Event]] = {video_id: [] for video_id in self.videos}
         for event in self.events:
             events_of[event.video_id].append(event)
         object.__setattr__(self, "_events_of", events_of)
-
-    def _check_labels(self) -> None:
-        seen = set()
-        for index, label in enumerate(self.labels):
-            check_name(label, f"labels[{index}]")
-            if label in seen:
-                raise DatasetError(f"labels[{index}]: {label!r} stands twice, a label may stand once")
-            seen.add(label)
 
     def _check_videos(self) -> None:
         for index, (video_id, video) in enumerate(self.videos.items()):
@@ -152,6 +144,16 @@ def index_videos(videos: Iterable[Video]) -> dict[str, Video]:
             raise DatasetError(f"videos[{index}], id: {video.id!r} is already the id of videos[{first}]")
         by_id[video.id] = video
     return by_id
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise `DatasetError`, naming the entry, unless `labels` are non-empty strings of which each stands once."""
+    seen = set()
+    for index, label in enumerate(labels):
+        check_name(label, f"labels[{index}]")
+        if label in seen:
+            raise DatasetError(f"labels[{index}]: {label!r} stands twice, a label may stand once")
+        seen.add(label)
 
 
 def check_events(events: Sequence[Event], labels: Iterable[str], videos: dict[str, Video]) -> None:

@@ -87,7 +87,7 @@ class Event:
             )
         if boxes_K4.shape != (len(frames_K), 4):
             raise DatasetError(f"boxes_K4: expected shape ({len(frames_K)}, 4), got {boxes_K4.shape}")
-        if (np.diff(frames_K) <= 0).any():
+        if (frames_K[1:] <= frames_K[:-1]).any():
             raise DatasetError("box_frames_K: expected ascending frames, each once")
         self._check_box_values(frames_K, boxes_K4)
         self._set("box_frames_K", _frozen(frames_K.astype(np.int64)))
@@ -103,19 +103,19 @@ class Event:
 
     def _check_box_values(self, frames_K: np.ndarray, boxes_K4: np.ndarray) -> None:
         first, stop = self.covered_frames()
-        outside_K = (frames_K < first) | (frames_K >= stop)
-        if outside_K.any():
+        outermost = frames_K[0] if frames_K[0] < first else frames_K[-1]
+        if not first <= outermost < stop:
             raise DatasetError(
-                f"boxes, frame {frames_K[outside_K][0]}: expected a frame that the event covers "
+                f"boxes, frame {outermost}: expected a frame that the event covers "
                 f"({_covered_text(first, stop)}), since it runs from {self.start_frame!r} to {self.end_frame!r}"
             )
-        endless_K = ~np.isfinite(boxes_K4).all(axis=1)
-        if endless_K.any():
-            at = int(np.argmax(endless_K))
+        finite_K4 = np.isfinite(boxes_K4)
+        if not finite_K4.all():
+            at = int(np.argmin(finite_K4.all(axis=1)))
             raise DatasetError(f"boxes, frame {frames_K[at]}: expected finite numbers, got {boxes_K4[at].tolist()}")
-        flat_K = ~((boxes_K4[:, 0] < boxes_K4[:, 2]) & (boxes_K4[:, 1] < boxes_K4[:, 3]))
-        if flat_K.any():
-            at = int(np.argmax(flat_K))
+        extended_K2 = boxes_K4[:, :2] < boxes_K4[:, 2:]
+        if not extended_K2.all():
+            at = int(np.argmin(extended_K2.all(axis=1)))
             raise DatasetError(
                 f"boxes, frame {frames_K[at]}: expected x1 < x2 and y1 < y2, got a box without area "
                 f"{boxes_K4[at].tolist()}"

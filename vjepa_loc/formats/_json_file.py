@@ -1,0 +1,86 @@
+"""Reading JSON files with nothing lost on the way, and messages that name the place in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from vjepa_loc.atomic import write_text
+from vjepa_loc.errors import DatasetError, MissingFileError
+
+
+@contextlib.contextmanager
+def located(place: str) -> Iterator[None]:
+    """Put `place` in front of the message of a `DatasetError` from the block."""
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(f"{place}{error}") from None
+
+
+def load_object(path: Path, missing_message: str) -> dict:
+    """The JSON object in the file `path`.
+
+    Raises `MissingFileError` with `missing_message` where there is no file, and `DatasetError` for what is not JSON,
+    not an object, or has one key twice in an object (of which the json module would silently keep the last).
+    """
+    if not path.exists():
+        raise MissingFileError(missing_message)
+    repeated: list[tuple[dict, str]] = []
+
+    def build(pairs: list[tuple[str, object]]) -> dict:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.append((result, next(key for key in keys if keys.count(key) > 1)))
+        return result
+
+    try:
+        # A byte-order mark, as some editors write it, is not part of the text.
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=build)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DatasetError(f"{path}: expected a JSON file, cannot read it as one: {error}") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: expected a readable JSON file: {error.strerror}") from None
+    if not isinstance(document, dict):
+        raise DatasetError(f"{path}: expected a JSON object, got {kind_of(document)}")
+    if repeated:
+        holder, key = repeated[0]
+        raise DatasetError(f"{path}: {_place_of(holder, document) or 'top level'}: the key {key!r} stands twice")
+    return document
+
+
+def dump_object(path: Path, fields: dict, lists: dict[str, list[dict]]) -> None:
+    """Write one JSON object, all or nothing: `fields` first, then `lists`, whose entries take one line each.
+
+    Raises `DatasetError` for a value that JSON has no form for (NaN under `extra`, an object).
+    """
+    encode = json.JSONEncoder(allow_nan=False).encode
+    try:
+        parts = [f"{encode(key)}: {encode(value)}" for key, value in fields.items()]
+        for key, entries in lists.items():
+            lines = ",\n".join(encode(entry) for entry in entries)
+            parts.append(f"{encode(key)}: [\n{lines}\n]" if entries else f"{encode(key)}: []")
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be written as JSON: {error}") from None
+    write_text(path, "{" + ",\n".join(parts) + "}\n")
+
+
+def kind_of(value) -> str:
+    """What JSON calls the type of `value`."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _place_of(wanted: dict, value, place: str = "") -> str | None:
+    if value is wanted:
+        return place
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        below = f"{place}[{key}]" if isinstance(value, list) else f"{place}.{key}" if place else str(key)
+        found = _place_of(wanted, child, below)
+        if found is not None:
+            return found
+    return None
