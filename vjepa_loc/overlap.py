@@ -19,6 +19,11 @@ def span_iou(a_N2: np.ndarray, b_M2: np.ndarray) -> np.ndarray:
     return _ratio(np.maximum(overlap, 0), lengths)
 
 
+def event_spans(events: Sequence[Event]) -> np.ndarray:
+    """The intervals of events as `span_iou` takes them, (N, 2) in frames."""
+    return _rows([(event.start_frame, event.end_frame) for event in events], 2)
+
+
 def box_iou(a_N4: np.ndarray, b_M4: np.ndarray) -> np.ndarray:
     """IoU (N, M) of xyxy boxes with continuous edges; a box without area overlaps nothing."""
     a_N4, b_M4 = _rows(a_N4, 4), _rows(b_M4, 4)
