@@ -1,0 +1,1 @@
+"""Readers that turn one video into frames, one file per decoder; `features.decode` is the door to them."""

@@ -1,0 +1,105 @@
+"""A folder of numbered images as a video: one frame per image, in the order of the numbers in their names."""
+
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from features.decoders.reader import Decoded, VideoInfo, VideoReader
+from features.schema import Damage
+from vjepa_loc.errors import VideoError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+MAX_GAPS = 100
+
+
+def numbered_images(folder: Path) -> list[tuple[int, Path]]:
+    """(number, file) of every image, ascending; the number is the last one in the file's name.
+
+    Raises VideoError for a folder without images, an image without a number, and a number that two images share.
+    """
+    images: dict[int, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
+            continue
+        digits = re.findall(r"\d+", file.stem)
+        if not digits:
+            raise VideoError(f"{folder}: image {file.name}: expected a frame number in its name, as in 000012.jpg")
+        number = int(digits[-1])
+        if number in images:
+            raise VideoError(f"{folder}: images {images[number].name} and {file.name} share the number {number}; keep one")
+        images[number] = file
+    if not images:
+        raise VideoError(f"{folder}: expected numbered images ({', '.join(sorted(SUFFIXES))}), found none")
+    return sorted(images.items())
+
+
+def number_gaps(numbers: list[int]) -> list[dict[str, int]]:
+    """Where numbers are left out, against their usual step (1, or 5 in a folder of every fifth frame)."""
+    steps = np.diff(numbers)
+    if not len(steps):
+        return []
+    usual = Counter(steps.tolist()).most_common(1)[0][0]
+    return [
+        {"after_frame": int(index), "after_number": numbers[index], "before_number": numbers[index + 1]}
+        for index in np.flatnonzero(steps != usual)[:MAX_GAPS]
+    ]
+
+
+class ImageFolderReader(VideoReader):
+    """See the module's docstring. Times are made up from `nominal_fps`; left-out numbers count as damage.
+
+    An image that cannot be read refuses the video: a skipped one would shift the number of every later frame.
+    """
+
+    def __init__(self, path: Path, nominal_fps: Fraction | None = None):
+        if nominal_fps is None:
+            raise VideoError(f"{path}: a folder of images has no frame rate; state `fps` for this video in the dataset")
+        numbered = numbered_images(path)
+        files = [file for _, file in numbered]
+        self._gaps = number_gaps([number for number, _ in numbered])
+        height, width = self._read(path, files[0]).shape[:2]
+        info = VideoInfo(
+            width=width, height=height, rotation=0, fps=nominal_fps, fps_nominal=True, variable_rate=False,
+            num_frames_in_header=len(files), codec=files[0].suffix[1:].lower(), container="images",
+            duration_s=float(len(files) / nominal_fps),
+        )
+        super().__init__(path, files, info, tick_s=0.0, times_are_guesses=True)
+
+    def _decoded(self) -> Iterator[Decoded]:
+        for file in self._files:
+            yield Decoded(None, False, lambda file=file: self._read(self.path, file))
+
+    @staticmethod
+    def _read(folder: Path, file: Path) -> np.ndarray:
+        try:
+            with Image.open(file) as image:
+                shown = ImageOps.exif_transpose(image)
+                if shown.mode.startswith("I"):
+                    # 16 bit grey: Pillow's own conversion would clip instead of scale.
+                    grey_HW = (np.asarray(shown).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                    return np.repeat(grey_HW[..., None], 3, axis=-1)
+                return np.array(shown.convert("RGB"))
+        except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise VideoError(f"{folder}: image {file.name} cannot be read ({error}); replace it") from None
+
+    @property
+    def damage(self) -> Damage | None:
+        self._after_the_end()
+        if not self._gaps:
+            return None
+        first = self._gaps[0]
+        return Damage(
+            num_errors=0,
+            gaps=tuple(self._gaps),
+            messages=(f"the numbers of the images jump from {first['after_number']} to {first['before_number']}",),
+        )
+
+    def versions(self) -> dict[str, str]:
+        return {"python": platform.python_version(), "pillow": PIL.__version__}

@@ -1,0 +1,66 @@
+"""How decoded pictures are turned and mirrored before they are shown.
+
+A container's display matrix is nine int32 numbers (a, b, u, c, d, v, x, y, w) that map a decoded point to the shown one by
+x' = a x + c y, y' = b x + d y. The turns of phones and cameras have either b = c = 0 or a = d = 0:
+
+    a < 0  mirrored left to right         b, c instead of a, d:  rows and columns swapped first,
+    d < 0  mirrored top to bottom                                then c < 0 and b < 0 mirror in the same way
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from vjepa_loc.errors import VideoError
+
+# Within this the matrix counts as a right angle: cameras write the cosine of 90 degrees as a small number.
+MAX_TILT_DEGREES = 1.0
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Swap rows and columns first, then mirror."""
+
+    swap: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    @classmethod
+    def of_display_matrix(cls, matrix: bytes) -> "Orientation":
+        """Raises VideoError for an angle that is not a multiple of 90 degrees, and for a matrix without an area."""
+        a, b, _, c, d = struct.unpack_from("=5i", matrix)
+        swap = abs(b) + abs(c) > abs(a) + abs(d)
+        (along_x, along_y), (across_x, across_y) = ((c, b), (a, d)) if swap else ((a, d), (c, b))
+        tilt = max(math.degrees(math.atan2(abs(across_x), abs(along_x))), math.degrees(math.atan2(abs(across_y), abs(along_y))))
+        if not (along_x and along_y) or tilt > MAX_TILT_DEGREES:
+            raise VideoError(
+                f"display matrix ({a}, {b}, {c}, {d}): expected a turn by a multiple of 90 degrees; "
+                "re-encode the video without its rotation"
+            )
+        return cls(swap, along_x < 0, along_y < 0)
+
+    @property
+    def is_identity(self) -> bool:
+        return not (self.swap or self.mirror_x or self.mirror_y)
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether no rotation alone gives it."""
+        return self.swap ^ self.mirror_x ^ self.mirror_y
+
+    @property
+    def degrees(self) -> int:
+        """Counter-clockwise turn, -180, -90, 0 or 90, as ffprobe prints it; a mirrored picture's turn is after its mirroring."""
+        if self.swap:
+            return -90 if self.mirror_x else 90
+        return -180 if self.mirror_x and self.mirror_y else 0
+
+    def apply(self, rgb_HW3: np.ndarray) -> np.ndarray:
+        """The picture as it is shown; contiguous."""
+        if self.is_identity:
+            return rgb_HW3
+        if self.swap:
+            rgb_HW3 = rgb_HW3.swapaxes(0, 1)
+        return np.ascontiguousarray(rgb_HW3[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])

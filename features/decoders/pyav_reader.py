@@ -1,0 +1,209 @@
+"""The default decoder: PyAV (FFmpeg), read once from start to end with one thread.
+
+Nothing is ever sought: seeking is not exact in several containers. Broken packets are skipped and counted, as ffmpeg does.
+"""
+
+import platform
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from features.decoders.orientation import Orientation
+from features.decoders.reader import DEFAULT_NOMINAL_FPS, Decoded, VideoInfo, VideoReader
+from features.decoders.timeline import sane_rate
+from vjepa_loc.errors import VideoError
+
+# Bare bit streams carry no times; FFmpeg answers with a rate of its own.
+BARE_CONTAINERS = frozenset({"h264", "hevc", "vvc", "m4v", "mpegvideo", "mjpeg", "mjpeg_2000", "obu", "cavsvideo", "dirac"})
+
+
+def open_container(path: Path) -> InputContainer:
+    """Raises VideoError with FFmpeg's reason where the file is not a container that it can open."""
+    try:
+        # Absolute, because FFmpeg takes what stands before a colon for a protocol.
+        return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise VideoError(
+            f"{path}: expected a video, got a file that FFmpeg cannot open ({error.strerror}); it may be cut short or no video"
+        ) from None
+
+
+def choose_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The first video stream that is not an attached picture. Raises VideoError where there is none or no decoder for it."""
+    kinds = sorted({stream.type for stream in container.streams})
+    for stream in container.streams.video:
+        if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: this build of FFmpeg has no decoder for its video stream; convert it to H.264")
+            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+            return stream
+    pictures = " (its only picture is a cover)" if container.streams.video else ""
+    raise VideoError(f"{path}: expected a video stream, found only {', '.join(kinds) or 'nothing'}{pictures}")
+
+
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """How `frame` is turned before it is shown. Raises VideoError for oblique angles."""
+    side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    return Orientation() if side_data is None else Orientation.of_display_matrix(bytes(side_data))
+
+
+@dataclass
+class PacketErrors:
+    """What went wrong while pictures were read; `report` is told each."""
+
+    report: Callable[[str], None]
+
+    def demuxing(self, error: Exception) -> None:
+        self.report(f"reading stopped: {_reason(error)}")
+
+    def decoding(self, error: Exception) -> None:
+        self.report(f"a packet cannot be decoded: {_reason(error)}")
+
+
+def decode_all(container: InputContainer, stream: VideoStream, errors: PacketErrors) -> Iterator[VideoFrame]:
+    """Every picture that FFmpeg's own command line would show, in its order."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except IndexError:
+            # PyAV at the end of a file in which further streams turned up; all packets have been read.
+            break
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise VideoError(f"cannot be read to its end ({_reason(error)}); check the disk or the network") from None
+            errors.demuxing(error)
+            break
+        # Empty packets stand for dropped pictures in AVI; a decoder would take one for the end.
+        if packet.size and not packet.is_corrupt:
+            yield from _decode(stream, packet, errors)
+        elif packet.size:
+            errors.report("a packet is incomplete")
+            yield from _decode(stream, packet, errors)
+    yield from _decode(stream, None, errors)
+
+
+def _decode(stream: VideoStream, packet: av.Packet | None, errors: PacketErrors) -> list[VideoFrame]:
+    try:
+        return stream.codec_context.decode(packet)
+    except av.error.EOFError:
+        return []
+    except av.error.FFmpegError as error:
+        errors.decoding(error)
+        return []
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+class PyavReader(VideoReader):
+    """See the module's docstring. Opening decodes the first picture: only it tells the displayed size."""
+
+    def __init__(self, path: Path, nominal_fps: Fraction | None = None):
+        self._container = open_container(path)
+        try:
+            self._open(path, nominal_fps)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open(self, path: Path, nominal_fps: Fraction | None) -> None:
+        self._stream = stream = choose_stream(self._container, path)
+        self._early_errors: list[str] = []
+        self._report = self._early_errors.append
+        self._pictures = decode_all(self._container, stream, PacketErrors(lambda message: self._report(message)))
+        self._reformatter = VideoReformatter()
+        first = self._next_picture(path)
+        if first is None:
+            reason = self._early_errors[0] if self._early_errors else "no error was reported"
+            raise VideoError(f"{path}: expected frames, got none that can be decoded ({reason})")
+        self._first = first
+        orientation = orientation_of(first)
+        width, height = (first.height, first.width) if orientation.swap else (first.width, first.height)
+        stated, bare = stated_rate(stream), self._container.format.name in BARE_CONTAINERS
+        if bare and first.pts is None:
+            stated = nominal_fps
+        info = VideoInfo(
+            width=width,
+            height=height,
+            rotation=orientation.degrees,
+            fps=stated or nominal_fps or DEFAULT_NOMINAL_FPS,
+            fps_nominal=stated is None or (bare and first.pts is None),
+            variable_rate=rates_differ(stream),
+            num_frames_in_header=stream.frames or None,
+            codec=stream.codec_context.name,
+            container=self._container.format.name,
+            duration_s=stream_duration_s(self._container, stream),
+        )
+        super().__init__(path, [path], info, float(stream.time_base or 0))
+
+    def _next_picture(self, path: Path) -> VideoFrame | None:
+        try:
+            return next(self._pictures, None)
+        except VideoError as error:
+            raise VideoError(f"{path}: {error}") from None
+
+    def _decoded(self) -> Iterator[Decoded]:
+        for message in self._early_errors:
+            self._count_error(message)
+        self._report = self._count_error
+        picture: VideoFrame | None = self._first
+        del self._first
+        while picture is not None:
+            yield Decoded(self._time_s(picture), picture.is_corrupt, lambda: self._rgb(picture))
+            picture = self._next_picture(self.path)
+
+    def _time_s(self, picture: VideoFrame) -> float | None:
+        ticks = picture.pts if picture.pts is not None else picture.dts
+        base = picture.time_base or self._stream.time_base
+        return None if ticks is None or not base else float(ticks * base)
+
+    def _rgb(self, picture: VideoFrame) -> np.ndarray:
+        # One thread and one context for all pictures: PyAV's defaults start threads and build a new context for each.
+        rgb_HW3 = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
+        return orientation_of(picture).apply(rgb_HW3)
+
+    def versions(self) -> dict[str, str]:
+        return {"python": platform.python_version(), "av": av.__version__, "ffmpeg": av.ffmpeg_version_info}
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def stated_rate(stream: VideoStream) -> Fraction | None:
+    """The container's average rate, else its guess, where it can be one."""
+    return sane_rate(stream.average_rate) or sane_rate(stream.guessed_rate) or sane_rate(stream.base_rate)
+
+
+def rates_differ(stream: VideoStream) -> bool:
+    """Whether the container's average and base rates disagree by more than 1%: a sign of uneven frames."""
+    average, base = stream.average_rate, stream.base_rate
+    return bool(average and base and abs(float(base / average) - 1) > 0.01 and sane_rate(average))
+
+
+def stream_duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """How long the video stream says it is; None where only a duration shared with other streams is known."""
+    if stream.duration is not None and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    written = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip())
+    if written:
+        hours, minutes, seconds = written.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None

@@ -1,0 +1,53 @@
+"""The bytes behind a video: what can be said before decoding, and their hash."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from features.schema import Source
+from vjepa_loc.errors import VideoError
+
+LFS_HEADER = b"version https://git-lfs"
+READ_BYTES = 1 << 20
+
+
+def check_video_file(path: Path) -> None:
+    """Raises VideoError, one line, for a file that no decoder needs to see: absent, empty, or a Git-LFS pointer."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(len(LFS_HEADER))
+    except FileNotFoundError:
+        raise VideoError(f"{path}: no such video file; correct the dataset's `file` or put the video there") from None
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from None
+    if head == LFS_HEADER:
+        raise VideoError(f"{path}: a Git-LFS pointer of {size} bytes, not a video; run `git lfs pull` where it came from")
+    if not head:
+        raise VideoError(f"{path}: expected a video, got an empty file (0 bytes); copy it again")
+
+
+def file_state(files: Sequence[Path]) -> tuple[int, int]:
+    """Bytes in all, and the newest modification time in ns."""
+    stats = [file.stat() for file in files]
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+
+
+def read_source(path: Path, files: Sequence[Path], on_progress: Callable[[], object] = lambda: None) -> Source:
+    """Size, time and sha256 of a video: of its bytes, or, for a folder, of its images' names and bytes in their order.
+
+    Calls `on_progress` after every MiB. Raises VideoError where the files cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        size, mtime_ns = file_state(files)
+        for file in files:
+            if path.is_dir():
+                digest.update(f"{file.name}\n{file.stat().st_size}\n".encode())
+            with file.open("rb") as stream:
+                while chunk := stream.read(READ_BYTES):
+                    digest.update(chunk)
+                    on_progress()
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read again to hash it ({error.strerror})") from None
+    return Source(name=path.name, size=size, mtime_ns=mtime_ns, sha256=digest.hexdigest())
