@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vjepa_loc.atomic import write_text
@@ -52,20 +52,43 @@ def load_object(path: Path, missing_message: str) -> dict:
     return document
 
 
-def dump_object(path: Path, fields: dict, lists: dict[str, list[dict]]) -> None:
+def dump_object(path: Path, fields: dict, lists: dict[str, list]) -> None:
     """Write one JSON object, all or nothing: `fields` first, then `lists`, whose entries take one line each.
 
     Raises `DatasetError` for a value that JSON has no form for (NaN under `extra`, an object).
     """
-    encode = json.JSONEncoder(allow_nan=False).encode
+    with _encodable(path) as encode:
+        blocks = {key: ("[]", [encode(entry) for entry in entries]) for key, entries in lists.items()}
+        text = _object_text(encode, fields, blocks)
+    write_text(path, text)
+
+
+def dump_entries(path: Path, fields: dict, key: str, entries: dict[str, object]) -> None:
+    """Write one JSON object, all or nothing: `fields` first, then under `key` the object `entries`, a line each.
+
+    Raises `DatasetError` as `dump_object` does.
+    """
+    with _encodable(path) as encode:
+        lines = [f"{encode(name)}: {encode(entry)}" for name, entry in entries.items()]
+        text = _object_text(encode, fields, {key: ("{}", lines)})
+    write_text(path, text)
+
+
+@contextlib.contextmanager
+def _encodable(path: Path) -> Iterator[Callable[[object], str]]:
     try:
-        parts = [f"{encode(key)}: {encode(value)}" for key, value in fields.items()]
-        for key, entries in lists.items():
-            lines = ",\n".join(encode(entry) for entry in entries)
-            parts.append(f"{encode(key)}: [\n{lines}\n]" if entries else f"{encode(key)}: []")
+        yield json.JSONEncoder(allow_nan=False).encode
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be written as JSON: {error}") from None
-    write_text(path, "{" + ",\n".join(parts) + "}\n")
+
+
+def _object_text(encode: Callable[[object], str], fields: dict, blocks: dict[str, tuple[str, list[str]]]) -> str:
+    """Fields, then blocks: key to the brackets around it and its lines."""
+    parts = [f"{encode(key)}: {encode(value)}" for key, value in fields.items()]
+    for key, (brackets, lines) in blocks.items():
+        inside = "\n" + ",\n".join(lines) + "\n" if lines else ""
+        parts.append(f"{encode(key)}: {brackets[0]}{inside}{brackets[1]}")
+    return "{" + ",\n".join(parts) + "}\n"
 
 
 def kind_of(value) -> str:

@@ -1,0 +1,83 @@
+"""What readers of foreign formats share: asking the caller's probe, and keeping an account of what was done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
+
+from vjepa_loc.errors import VideoError
+
+_MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a video file says of itself: displayed pixels, fps, frames that decode; None where unknown."""
+
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    num_frames: int | None = None
+
+
+def ask(probe, file: Path) -> Probed:
+    """`probe(file)` as a `Probed`; unknown throughout without a probe. The probe answers with an object or a dict."""
+    if probe is None:
+        return Probed()
+    answer = probe(file)
+
+    def value_of(name: str):
+        return answer.get(name) if isinstance(answer, dict) else getattr(answer, name, None)
+
+    whole = {name: value_of(name) for name in ("width", "height", "num_frames")}
+    for name, value in whole.items():
+        if value is not None and (not isinstance(value, Integral) or value <= 0):
+            raise VideoError(f"{file}: expected a whole {name} above 0 from the probe, got {value!r}")
+    fps = value_of("fps")
+    return Probed(fps=None if fps is None else float(fps), **whole)
+
+
+@dataclass
+class Account:
+    """Counts and remarks of one reading: what was found, what was cut, what was left out and why."""
+
+    format: str
+    counts: Counter = field(default_factory=Counter)
+    remarks: list[str] = field(default_factory=list)
+    _examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def left_out(self, kind: str, reason: str) -> None:
+        """Count one thing as `<kind>_left_out`, and keep the first reasons."""
+        self.count(f"{kind}_left_out", reason)
+
+    def cut(self, kind: str, reason: str) -> None:
+        """Count one thing as `<kind>_cut`, and keep the first reasons."""
+        self.count(f"{kind}_cut", reason)
+
+    def count(self, key: str, reason: str) -> None:
+        """Count one thing under `key`, and keep the first reasons."""
+        self.counts[key] += 1
+        examples = self._examples.setdefault(key, [])
+        if len(examples) < _MOST_EXAMPLES:
+            examples.append(reason)
+
+    def remark(self, text: str) -> None:
+        """Add a remark as it is."""
+        self.remarks.append(text)
+
+    def first_reason(self, key: str | None = None) -> str:
+        """The first reason given for `key`, or for anything; an empty string where there is none."""
+        if key is not None:
+            return next(iter(self._examples.get(key, [])), "")
+        return next((reasons[0] for reasons in self._examples.values()), "")
+
+    def to_dict(self) -> dict:
+        """`{"format", "counts", "notes"}` for `Dataset.extra["reading"]`: one note per kind, with its first reasons."""
+        notes = [
+            f"{self.counts[key]} {key.replace('_', ' ')}: {'; '.join(reasons)}"
+            + ("; ..." if self.counts[key] > len(reasons) else "")
+            for key, reasons in self._examples.items()
+        ]
+        return {"format": self.format, "counts": dict(self.counts), "notes": self.remarks + notes}

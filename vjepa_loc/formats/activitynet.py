@@ -1,0 +1,253 @@
+"""ActivityNet JSON: reads and writes the ground truth (`database`) and the results (`results`).
+
+Times are seconds there and frames here. The frame rate of a video is, in this order, what the caller's probe says of
+its file, the entry's own `fps` (no field of the official file, but some copies have it), or a marked nominal one.
+Source: `activitynet/ActivityNet:Evaluation/eval_detection.py`, whose fields these are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from vjepa_loc.dataset import FPS_NOMINAL_KEY, Dataset, Video, check_events, event_place, index_videos, unknown_text
+from vjepa_loc.errors import DatasetError, VideoError
+from vjepa_loc.events import Event, check_name, finite_number
+from vjepa_loc.formats._json_file import dump_entries, kind_of, load_object, located
+from vjepa_loc.formats._reading import Account, Probed, ask
+from vjepa_loc.timegrid import nominal_frames_to_seconds, nominal_seconds_to_frames
+
+NOMINAL_FPS = 25.0
+"""The fps, marked as assumed, of a video of which neither its file nor its entry says one."""
+
+VERSION = "VERSION 1.3"
+
+SPLIT_OF_SUBSET = {"training": "train", "validation": "val", "testing": "test"}
+SUBSET_OF_SPLIT = {split: subset for subset, split in SPLIT_OF_SUBSET.items()}
+
+_FILE_FOLDERS = ("", "videos")
+_FILE_PREFIXES = ("", "v_")
+_FILE_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
+_VIDEO_KEYS = ("subset", "fps", "annotations")
+_ANNOTATION_KEYS = ("label", "segment")
+_ROUNDING_FRAMES = 1e-6
+
+
+def read(path: Path | str, probe=None) -> Dataset:
+    """The dataset in the ground-truth file `path`.
+
+    A video's file is looked for as `<id>` or `v_<id>` beside the JSON file and in `videos/` there; `probe(file)` then
+    gives its width, height, fps and num_frames; a file that it refuses keeps its entry, and is counted. Segments are cut at the video's end (`num_frames`, else `duration`);
+    reversed, empty and unreadable ones are left out; counts and first reasons are in `extra["reading"]`.
+    Raises `MissingFileError`; `DatasetError` for a file that is none of this kind.
+    """
+    path = Path(path)
+    database = _load(path, "database", "annotations")
+    account = Account("activitynet")
+    files = _find_files(path.parent)
+    videos, events = [], []
+    with located(f"{path}: "):
+        for video_id, entry in database.items():
+            with located(f"database {video_id!r}, "):
+                if not isinstance(entry, dict):
+                    raise DatasetError(f"expected an object, got {kind_of(entry)}")
+                file = next((files[stem] for stem in _stems(video_id) if stem in files), None)
+                video = _build_video(video_id, entry, file, probe, account)
+                videos.append(video)
+                events += _build_events(video, entry, account)
+        account.counts.update(videos=len(videos), events=len(events))
+        labels = sorted({event.label for event in events})
+        return Dataset(labels, index_videos(videos), events, path=path, extra={"reading": account.to_dict()})
+
+
+def write(dataset: Dataset, path: Path | str) -> None:
+    """Write `dataset` as ground truth, all or nothing: intervals in seconds by each video's fps; no boxes, no event ids.
+
+    Splits `train`, `val` and `test` become ActivityNet's subsets, other names stay. Raises `DatasetError` for a video
+    without an fps.
+    """
+    path = Path(path)
+    with located(f"{path}: "):
+        entries = {video.id: _video_entry(video, dataset.events_of(video.id)) for video in dataset.videos.values()}
+    dump_entries(path, {"version": VERSION, "taxonomy": []}, "database", entries)
+
+
+def read_predictions(path: Path | str, dataset: Dataset) -> list[Event]:
+    """The scored events in the results file `path`, in its order; frames by the fps of `dataset`'s videos.
+
+    Segments are cut at the video's end, with a warning that counts them. Raises `MissingFileError`, or `DatasetError`
+    that names file, entry and field, for what does not fit the dataset.
+    """
+    path = Path(path)
+    results = _load(path, "results", "predictions")
+    events, num_cut = [], 0
+    with located(f"{path}: "):
+        for video_id, entries in results.items():
+            with located(f"results {video_id!r}, "):
+                if video_id not in dataset.videos:
+                    raise DatasetError(unknown_text(video_id, dataset.videos))
+                if not isinstance(entries, list):
+                    raise DatasetError(f"expected a list, got {kind_of(entries)}")
+            for index, entry in enumerate(entries):
+                with located(f"results {video_id!r}[{index}], "):
+                    event, cut = _read_result(dataset.videos[video_id], entry)
+                    events.append(event)
+                    num_cut += cut
+        check_events(events, dataset.labels, dataset.videos)
+    if num_cut:
+        warnings.warn(f"{path}: {num_cut} of {len(events)} segments end after their video and were cut", stacklevel=2)
+    return events
+
+
+def write_predictions(
+    events: Sequence[Event], dataset: Dataset, path: Path | str, video_ids: Sequence[str] | None = None
+) -> None:
+    """Write scored events as ActivityNet results, all or nothing, for `video_ids` (default: every video).
+
+    A video without events gets an empty list. Raises `DatasetError` for an event without a score or that does not fit
+    the dataset, and for a video without an fps.
+    """
+    path = Path(path)
+    with located(f"{path}: "):
+        check_events(events, dataset.labels, dataset.videos)
+        results = {video_id: [] for video_id in (dataset.videos if video_ids is None else video_ids)}
+        for index, event in enumerate(events):
+            if event.score is None:
+                raise DatasetError(f"{event_place(index, event)}, score: expected a number, got none")
+            if event.video_id not in results:
+                raise DatasetError(f"{event_place(index, event)}, video_id: expected one of the videos to write")
+            entry = _annotation_entry(event, dataset.videos[event.video_id])
+            results[event.video_id].append({"score": event.score} | entry)
+    external = {"used": False, "details": ""}
+    dump_entries(path, {"version": VERSION, "external_data": external}, "results", results)
+
+
+def _load(path: Path, key: str, what: str) -> dict:
+    document = load_object(path, f"ActivityNet {what} file {path} does not exist")
+    if not isinstance(document.get(key), dict):
+        keys = ", ".join(map(repr, document)) or "none"
+        raise DatasetError(f"{path}: expected ActivityNet {what}, an object with an object {key!r}; its keys are: {keys}")
+    return document[key]
+
+
+def _find_files(folder: Path) -> dict[str, Path]:
+    """Video files by their name without suffix."""
+    found: dict[str, Path] = {}
+    for name in _FILE_FOLDERS:
+        place = (folder / name).absolute()
+        for file in sorted(place.iterdir()) if place.is_dir() else ():
+            if file.suffix.lower() in _FILE_SUFFIXES and file.is_file():
+                found.setdefault(file.stem, file)
+    return found
+
+
+def _stems(video_id: str) -> list[str]:
+    return [prefix + video_id for prefix in _FILE_PREFIXES]
+
+
+def _build_video(video_id: str, entry: dict, file: Path | None, probe, account: Account) -> Video:
+    subset = entry.get("subset")
+    extra = {key: value for key, value in entry.items() if key not in _VIDEO_KEYS}
+    probed = Probed()
+    if file is None:
+        account.counts["videos_without_file"] += 1
+    else:
+        try:
+            probed = ask(probe, file)
+        except VideoError as error:
+            account.count("videos_unreadable", str(error))
+    fps = probed.fps if probed.fps is not None else entry.get("fps")
+    if fps is None:
+        fps = NOMINAL_FPS
+        extra[FPS_NOMINAL_KEY] = True
+        account.counts["videos_with_nominal_fps"] += 1
+    return Video(
+        id=video_id,
+        file=file,
+        fps=fps,
+        num_frames=probed.num_frames,
+        width=probed.width,
+        height=probed.height,
+        split=SPLIT_OF_SUBSET.get(subset, subset) if isinstance(subset, str) else subset,
+        extra=extra,
+    )
+
+
+def _build_events(video: Video, entry: dict, account: Account) -> list[Event]:
+    annotations = entry.get("annotations") or []
+    if not isinstance(annotations, list):
+        raise DatasetError(f"annotations: expected a list, got {kind_of(annotations)}")
+    end_frame = _end_frame(video)
+    events = []
+    for index, annotation in enumerate(annotations):
+        place = f"{video.id}[{index}]"
+        try:
+            label, start, end = _read_annotation(annotation, video)
+        except DatasetError as error:
+            account.left_out("segments", f"{place}: {error}")
+            continue
+        start_cut, end_cut = max(start, 0.0), end if end_frame is None else min(end, end_frame)
+        if not start_cut < end_cut:
+            account.left_out("segments", f"{place}: {annotation['segment']} is empty, reversed, or outside the video")
+            continue
+        if start < -_ROUNDING_FRAMES or end > end_cut + _ROUNDING_FRAMES:
+            account.cut("segments", f"{place}: {annotation['segment']} reaches beyond the video")
+        extra = {key: value for key, value in annotation.items() if key not in _ANNOTATION_KEYS}
+        events.append(Event(video.id, label, start_cut, end_cut, extra=extra))
+    return events
+
+
+def _read_annotation(annotation, video: Video) -> tuple[str, float, float]:
+    """Label, start and end in frames."""
+    if not isinstance(annotation, dict):
+        raise DatasetError(f"expected an object, got {kind_of(annotation)}")
+    check_name(annotation.get("label"), "label")
+    segment = annotation.get("segment")
+    if not isinstance(segment, list) or len(segment) != 2:
+        raise DatasetError(f"segment: expected [start, end] in seconds, got {segment!r}")
+    seconds = [finite_number(value, "segment") for value in segment]
+    start, end = nominal_seconds_to_frames(seconds, _fps_of(video)).tolist()
+    return annotation["label"], start, end
+
+
+def _read_result(video: Video, entry) -> tuple[Event, bool]:
+    """The event, and whether it was cut at the video's end."""
+    label, start, end = _read_annotation(entry, video)
+    if entry.get("score") is None:
+        raise DatasetError("score: missing")
+    end_frame = _end_frame(video)
+    end_cut = end if end_frame is None else min(end, end_frame)
+    extra = {key: value for key, value in entry.items() if key not in (*_ANNOTATION_KEYS, "score")}
+    event = Event(video.id, label, start, end_cut, score=entry["score"], extra=extra)
+    return event, end > end_cut + _ROUNDING_FRAMES
+
+
+def _end_frame(video: Video) -> float | None:
+    """Where the video ends, in frames: by its count, else by the duration that its entry states."""
+    if video.num_frames is not None:
+        return float(video.num_frames)
+    duration_s = video.extra.get("duration")
+    if duration_s is None:
+        return None
+    return float(nominal_seconds_to_frames(finite_number(duration_s, "duration"), _fps_of(video)))
+
+
+def _video_entry(video: Video, events: Sequence[Event]) -> dict:
+    entry = {"subset": SUBSET_OF_SPLIT.get(video.split, video.split)} if video.split is not None else {}
+    if video.num_frames is not None:
+        entry["duration"] = float(nominal_frames_to_seconds(video.num_frames, _fps_of(video)))
+    entry |= {key: value for key, value in video.extra.items() if key not in _VIDEO_KEYS}
+    return entry | {"fps": _fps_of(video), "annotations": [_annotation_entry(event, video) for event in events]}
+
+
+def _annotation_entry(event: Event, video: Video) -> dict:
+    seconds = nominal_frames_to_seconds([event.start_frame, event.end_frame], _fps_of(video)).tolist()
+    extra = {key: value for key, value in event.extra.items() if key not in (*_ANNOTATION_KEYS, "score")}
+    return extra | {"label": event.label, "segment": seconds}
+
+
+def _fps_of(video: Video) -> float:
+    if video.fps is None:
+        raise DatasetError(f"video {video.id!r}, fps: needed to turn frames into seconds, state it in the dataset")
+    return video.fps
