@@ -1,7 +1,7 @@
-"""Spatio-temporal localisation: mean average precision over tube IoU.
+"""Spatio-temporal localisation: as tal, over tube IoU = sum of box IoU on common frames / union of frames.
 
-As `tal` in all but the overlap, which is `overlap.tube_iou`: the sum of box IoU over the common frames divided by the
-union of frames, frames on which the truth is hidden left out on both sides.
+The overlap is `overlap.tube_iou`, the rest is `tal`. A tube's frames are those with a box; frames inside the truth's
+interval on which it has no box (hidden) are left out on both sides.
 
 Truth without boxes is neither found nor missed. A prediction that finds no free truth with boxes is left out, at this
 threshold, when its temporal IoU with a truth of its label without boxes reaches the threshold too; such a truth

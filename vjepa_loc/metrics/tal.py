@@ -1,4 +1,4 @@
-"""Temporal action localisation: mean average precision over temporal IoU, the ActivityNet protocol.
+"""Temporal localisation by the ActivityNet protocol: mean average precision over the IoU of half-open intervals.
 
 Per class, predictions are taken by descending score, ties in the order of the file. Each tries the truths of its
 video and label in descending temporal IoU and takes the first free one with IoU >= threshold, else it is false.
