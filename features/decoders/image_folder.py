@@ -1,7 +1,6 @@
-"""A folder of numbered images as a video: one frame per image, in the order of the numbers in their names."""
+"""A folder of numbered images as a video. Which image is which frame is said in `vjepa_loc.image_folder`."""
 
 import platform
-import re
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,30 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from features.decoders.reader import Decoded, VideoInfo, VideoReader
 from features.schema import Damage
 from vjepa_loc.errors import VideoError
+from vjepa_loc.image_folder import numbered_images
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 MAX_GAPS = 100
-
-
-def numbered_images(folder: Path) -> list[tuple[int, Path]]:
-    """(number, file) of every image, ascending; the number is the last one in the file's name.
-
-    Raises VideoError for a folder without images, an image without a number, and a number that two images share.
-    """
-    images: dict[int, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
-            continue
-        digits = re.findall(r"\d+", file.stem)
-        if not digits:
-            raise VideoError(f"{folder}: image {file.name}: expected a frame number in its name, as in 000012.jpg")
-        number = int(digits[-1])
-        if number in images:
-            raise VideoError(f"{folder}: images {images[number].name} and {file.name} share the number {number}; keep one")
-        images[number] = file
-    if not images:
-        raise VideoError(f"{folder}: expected numbered images ({', '.join(sorted(SUFFIXES))}), found none")
-    return sorted(images.items())
 
 
 def number_gaps(numbers: list[int]) -> list[dict[str, int]]:

@@ -41,6 +41,14 @@ class Orientation:
             )
         return cls(swap, along_x < 0, along_y < 0)
 
+    @classmethod
+    def of_degrees(cls, degrees: int) -> "Orientation":
+        """The turn whose `degrees` are these. Raises VideoError for an oblique one."""
+        for turn in (cls(), cls(True, False, True), cls(False, True, True), cls(True, True, False)):
+            if (turn.degrees - degrees) % 360 == 0:
+                return turn
+        raise VideoError(f"rotation {degrees}: expected a multiple of 90 degrees; re-encode the video without its rotation")
+
     @property
     def is_identity(self) -> bool:
         return not (self.swap or self.mirror_x or self.mirror_y)

@@ -55,8 +55,12 @@ def choose_stream(container: InputContainer, path: Path) -> VideoStream:
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """How `frame` is turned before it is shown. Raises VideoError for oblique angles."""
-    side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-    return Orientation() if side_data is None else Orientation.of_display_matrix(bytes(side_data))
+    try:
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    except ValueError:
+        # PyAV stumbles over kinds of side data that are newer than itself, whichever kind is asked for.
+        return Orientation.of_degrees(frame.rotation)
+    return Orientation() if matrix is None else Orientation.of_display_matrix(bytes(matrix))
 
 
 @dataclass
@@ -89,10 +93,9 @@ def decode_all(container: InputContainer, stream: VideoStream, errors: PacketErr
             errors.demuxing(error)
             break
         # Empty packets stand for dropped pictures in AVI; a decoder would take one for the end.
-        if packet.size and not packet.is_corrupt:
-            yield from _decode(stream, packet, errors)
-        elif packet.size:
-            errors.report("a packet is incomplete")
+        if packet.size:
+            if packet.is_corrupt:
+                errors.report("a packet is incomplete")
             yield from _decode(stream, packet, errors)
     yield from _decode(stream, None, errors)
 

@@ -1,0 +1,41 @@
+"""The decoding process: `python -m features.decode_child FD`, started and killed by `features.decode_worker`.
+
+It answers requests on the socket `FD`, ignores Ctrl-C (its parent decides), and ends when its parent does: then the socket or
+its standard input, which the parent holds open and never writes to, is closed.
+"""
+
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+
+
+def main() -> None:
+    """Serve until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Loaded only now, so that neither Ctrl-C nor the parent's end meets a process that is still importing.
+    import torch
+
+    from features.decode_protocol import Ready
+    from features.decode_serve import serve
+
+    torch.set_num_threads(1)
+    connection = Connection(int(sys.argv[1]))
+    try:
+        connection.send(Ready())
+        while True:
+            serve(connection, connection.recv())
+    except (EOFError, ConnectionError):
+        return
+
+
+def _end_with_parent() -> None:
+    # A decoder that hangs never looks at the socket; this thread sees the parent's end all the same.
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What a decoding process is asked and what it answers, over one connection.
+
+    parent                          child
+                                    Ready, once, when its libraries are loaded
+    Request              ->
+                         <-         Opened
+                         <-         Frames + their bytes, any number of times; Alive in between, at most every half second
+                         <-         DecodeSummary or Failure, once per Request
+
+The connection's small buffer is the queue: a child that is ahead blocks on it, so it holds one batch of resized frames at most.
+Shape legend: n sampled frames, h x w encoder input pixels.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from features.decoders.reader import VideoInfo
+from features.sampling import FrameSampler
+from features.schema import Damage, Source
+from vjepa_loc.errors import ConfigError, VjepaLocError
+from vjepa_loc.spacegrid import SpaceGrid
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """What a decoding process does to frames: sample, resize, and send in batches of `batch_frames`."""
+
+    fit: str
+    input_height: int
+    input_width: int
+    patch_px: int
+    frame_step: int = 1
+    sample_fps: float | None = None
+    batch_frames: int = 16
+
+    def __post_init__(self) -> None:
+        FrameSampler(self.frame_step, self.sample_fps)
+        if self.batch_frames < 1:
+            raise ConfigError(f"batch_frames: expected 1 or more, got {self.batch_frames}")
+
+    def space_grid(self, info: VideoInfo) -> SpaceGrid:
+        """Where a video's displayed frames lie in the encoder's input."""
+        return SpaceGrid.build(self.fit, info.width, info.height, self.input_height, self.input_width, self.patch_px)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video to decode."""
+
+    path: str
+    prepare: Prepare
+    decoder: str
+    nominal_fps: float | Fraction | None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The child can take requests."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """The child makes progress: it decodes frames that are not sampled, or hashes the file."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The first frame was decoded."""
+
+    info: VideoInfo
+    space_grid: SpaceGrid
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Announces one batch; the bytes of its uint8 pixels follow."""
+
+    frame_numbers_n: np.ndarray
+    shape_nhw3: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the video cannot be used."""
+
+    error: VjepaLocError
+
+
+@dataclass(frozen=True, eq=False)
+class FrameBatch:
+    """Consecutive sampled frames of one video in the encoder's input size; `info` is as known when the video was opened."""
+
+    frame_numbers_n: np.ndarray
+    frames_nhw3: torch.Tensor
+    info: VideoInfo
+    space_grid: SpaceGrid
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeSummary:
+    """What is known of a video after its last frame.
+
+    `frame_time_s` is float64 (num_frames,); `damage` is None for a whole video; `busy_s` are the seconds that decoding,
+    resizing and hashing took, without the waiting for a consumer.
+    """
+
+    info: VideoInfo
+    num_frames: int
+    num_sampled: int
+    frame_time_s: np.ndarray
+    times_made_up: bool
+    damage: Damage | None
+    source: Source
+    space_grid: SpaceGrid
+    decoder: str
+    versions: dict[str, str]
+    busy_s: float
+
+    @property
+    def sha256(self) -> str:
+        return self.source.sha256
