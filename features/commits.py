@@ -1,0 +1,203 @@
+"""Commit records: the one truth about which videos a store holds.
+
+A video exists when `commits/<key>.json` is valid; whatever else lies in the store is invisible. The record names the folder of
+the video's generation and the size and crc32c of every file that reading it touches, metadata included. It is created by a
+hard link, so the first of several writers wins; a record that is damaged counts as absent.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.durable import crc32c_hex, create_exclusively, replace_file, storage_errors
+from features.schema import Storage
+from vjepa_loc.errors import CorruptStoreError, StoreError, VjepaLocError
+
+COMMIT_VERSION = 1
+KEY_BYTES = 120
+_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
+_CAPITAL = re.compile(rb"[A-Z]")
+_SEAL = re.compile(rb',"crc32c":"([0-9a-f]{8})"}\n')
+_SEAL_BYTES = len(b',"crc32c":"01234567"}\n')
+
+
+def key_of(video_id: str) -> str:
+    """The name of a video's files: readable, at most 137 bytes, and distinct on file systems that ignore case.
+
+    Percent-encoded UTF-8, cut at 120 bytes; where it was cut, or the id holds one of A-Z, `~` and 16 digits of the id's
+    sha256 follow. Raises `StoreError` for an id that is empty or not Unicode.
+    """
+    try:
+        raw = video_id.encode()
+    except UnicodeEncodeError:
+        raise StoreError(f"the video id {video_id!r} is not valid Unicode; rename it in the dataset") from None
+    if not raw:
+        raise StoreError("a video id is empty; every video of the dataset needs one")
+    key = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
+    if len(key) <= KEY_BYTES and not _CAPITAL.search(raw):
+        return key
+    return f"{key[:KEY_BYTES]}~{hashlib.sha256(raw).hexdigest()[:16]}"
+
+
+def seal(record: dict[str, Any]) -> bytes:
+    """One line of JSON whose last entry, `crc32c`, covers every byte before it."""
+    body = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()[:-1]
+    return body + f',"crc32c":"{crc32c_hex(body)}"}}\n'.encode()
+
+
+def unseal(raw: bytes) -> dict[str, Any]:
+    """The inverse of `seal`. Raises `ValueError` where a byte is missing or changed."""
+    body, tail = raw[:-_SEAL_BYTES], raw[-_SEAL_BYTES:]
+    match = _SEAL.fullmatch(tail)
+    if match is None:
+        raise ValueError("it is cut off")
+    found = crc32c_hex(body)
+    if match[1].decode() != found:
+        raise ValueError(f"its crc32c is {found}, recorded {match[1].decode()}")
+    return json.loads(body + b"}")
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What a committed file must be: its size in bytes and its crc32c in hex."""
+
+    size: int
+    crc32c: str
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """What listings say about a video, in the words of `store info --json`. `bytes` counts the files of its generation."""
+
+    num_frames: int
+    width: int
+    height: int
+    steps: int
+    grid: tuple[int, int]
+    bytes: int
+    damaged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "grid": list(self.grid)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "VideoSummary":
+        return cls(**{**values, "grid": tuple(values["grid"])})
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One committed video. `path` and the names in `files` are relative to `tokens.zarr`."""
+
+    video_id: str
+    path: str
+    storage: Storage
+    summary: VideoSummary
+    files: dict[str, FileStamp]
+
+    def to_bytes(self) -> bytes:
+        return seal({
+            "version": COMMIT_VERSION,
+            "id": self.video_id,
+            "path": self.path,
+            "storage": self.storage.to_dict(),
+            "video": self.summary.to_dict(),
+            "files": {name: [stamp.size, stamp.crc32c] for name, stamp in self.files.items()},
+        })
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Commit":
+        """Raises `ValueError` saying why these bytes are no valid commit."""
+        record = unseal(raw)
+        if record.get("version") != COMMIT_VERSION:
+            raise ValueError(f"its version is {record.get('version')!r}, this program reads {COMMIT_VERSION}")
+        try:
+            commit = cls(
+                video_id=record["id"],
+                path=record["path"],
+                storage=Storage.from_dict(record["storage"]),
+                summary=VideoSummary.from_dict(record["video"]),
+                files={name: FileStamp(size, crc) for name, (size, crc) in record["files"].items()},
+            )
+        except (KeyError, TypeError, VjepaLocError) as error:
+            raise ValueError(f"it is incomplete ({error})") from None
+        if not re.fullmatch(re.escape(f"videos/{key_of(commit.video_id)}/") + r"[0-9a-z]+", commit.path):
+            raise ValueError(f"its path {commit.path!r} does not belong to the id {commit.video_id!r}")
+        return commit
+
+    @property
+    def generation_files(self) -> dict[str, FileStamp]:
+        """The stamps of the video's own files, by name below its generation folder."""
+        prefix = self.path + "/"
+        return {name.removeprefix(prefix): stamp for name, stamp in self.files.items() if name.startswith(prefix)}
+
+
+class CommitFolder:
+    """`commits/` of one store."""
+
+    def __init__(self, store_path: Path):
+        self.path = store_path / "commits"
+        self._staging = store_path / "staging"
+
+    def file(self, video_id: str) -> Path:
+        return self.path / f"{key_of(video_id)}.json"
+
+    def load(self, file: Path) -> Commit:
+        """Raises `CorruptStoreError` for an invalid record, `FileNotFoundError` where there is none."""
+        try:
+            commit = Commit.from_bytes(file.read_bytes())
+            if self.file(commit.video_id).name != file.name:
+                raise ValueError(f"it belongs to the id {commit.video_id!r}")
+        except ValueError as error:
+            raise CorruptStoreError(
+                f"the commit record {file} is damaged: {error}; its video counts as absent until it is extracted again"
+            ) from None
+        return commit
+
+    def get(self, video_id: str) -> Commit | None:
+        """The commit of a video; None where it is absent or damaged."""
+        try:
+            return self.load(self.file(video_id))
+        except (FileNotFoundError, CorruptStoreError):
+            return None
+
+    def files(self) -> Iterator[os.DirEntry]:
+        """The record files, in the order of their names."""
+        if not self.path.is_dir():
+            return
+        with os.scandir(self.path) as entries:
+            yield from sorted((entry for entry in entries if entry.name.endswith(".json")), key=lambda entry: entry.name)
+
+    def create(self, commit: Commit) -> bool:
+        """Makes a staged video visible unless a valid commit of the same id is there already: True if this one counts."""
+        file, raw = self.file(commit.video_id), commit.to_bytes()
+        with storage_errors(f"committing video {commit.video_id!r}", self.path):
+            if create_exclusively(file, raw, self._temporary()):
+                return True
+            if self.get(commit.video_id) is not None:
+                return False
+            replace_file(file, raw, self._temporary())
+        return True
+
+    def replace(self, commit: Commit, replaced: Commit | None) -> bool:
+        """As `create`, but over the commit `replaced`; False where another writer has changed it meanwhile.
+
+        The caller holds the video's claim. Without one two writers could both succeed, the later one being kept.
+        """
+        if replaced is None:
+            return self.create(commit)
+        with storage_errors(f"committing video {commit.video_id!r}", self.path):
+            if self.get(commit.video_id) not in (None, replaced):
+                return False
+            replace_file(self.file(commit.video_id), commit.to_bytes(), self._temporary())
+        return True
+
+    def _temporary(self) -> Path:
+        self._staging.mkdir(exist_ok=True)
+        return self._staging / f"commit-{secrets.token_hex(8)}"

@@ -1,0 +1,140 @@
+"""Files that survive a crash: write, sync, then make visible by one atomic step; and what the disk's refusals mean.
+
+`storage_errors` turns an `OSError` of the disk into one line for the user. Everything that writes into a store goes through here.
+"""
+
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import google_crc32c
+
+from vjepa_loc.errors import StoreError, VjepaLocError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def crc32c_hex(data: bytes) -> str:
+    """crc32c (Castagnoli) of `data` as 8 hex digits."""
+    return f"{google_crc32c.value(data):08x}"
+
+
+def readable_size(num_bytes: int) -> str:
+    """`num_bytes` in binary units with one decimal."""
+    size = float(num_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.1f} {unit}" if unit != "B" else f"{num_bytes} B"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+@contextmanager
+def storage_errors(doing: str, path: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Raises `StoreError` (its `errno` kept) for any `OSError` inside; `needed_bytes` is told where the disk is full."""
+    try:
+        yield
+    except VjepaLocError:
+        raise
+    except OSError as error:
+        raise _store_error(error, doing, path, needed_bytes) from error
+
+
+def _store_error(error: OSError, doing: str, path: Path, needed_bytes: int | None) -> StoreError:
+    if error.errno in NO_SPACE:
+        limit = "the limit on file sizes (ulimit -f) is reached" if error.errno == errno.EFBIG else "no space left"
+        needed = f"about {readable_size(needed_bytes)} needed, " if needed_bytes is not None else ""
+        message = (
+            f"{limit} while {doing} in {path}: {needed}{readable_size(free_bytes(path))} free; "
+            "free some space and run the command again, what is complete is kept"
+        )
+    elif error.errno in NO_PERMISSION:
+        message = f"cannot write to {path} while {doing}: {error.strerror}; the store is read-only or belongs to someone else"
+    else:
+        message = f"{doing} in {path} failed: {error.strerror or error}"
+    translated = StoreError(message)
+    translated.errno = error.errno
+    return translated
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that are free on the file system of `path` or of its nearest existing parent."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """A new file with `data`, on the disk when this returns. The caller syncs the folder."""
+    with open(path, "xb", buffering=0) as file:
+        write_all(file.fileno(), data)
+        os.fsync(file.fileno())
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """`os.write` until every byte is written: a nearly full disk answers with a short write first."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view):]
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable, as `fsync` does for a file's bytes."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(path: Path) -> None:
+    """`sync_folder` for `path` and every folder below it."""
+    for folder, _, _ in os.walk(path):
+        sync_folder(Path(folder))
+
+
+def create_exclusively(path: Path, data: bytes, temporary: Path) -> bool:
+    """Creates `path` with all of `data`, or leaves what is there: True if this call created it.
+
+    The bytes are written to `temporary` (same file system) and appear under `path` by a hard link, so nobody sees a part of them.
+    A file system without hard links gets an exclusive create; what a crash can leave there is an incomplete file that its
+    checksum gives away.
+    """
+    write_synced(temporary, data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        try:
+            write_synced(path, data)
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def replace_file(path: Path, data: bytes, temporary: Path) -> None:
+    """`path` holds `data` afterwards, whatever it held before; readers see the old bytes or the new ones."""
+    write_synced(temporary, data)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def machine_name() -> str:
+    """Host name and, where the system tells it, its boot: process numbers mean something only within one."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()}.{boot.read_text().strip()[:8]}" if boot.exists() else socket.gethostname()

@@ -1,0 +1,104 @@
+"""Writing step arrays as they come: a shard is its chunks in order, each with its crc32c, then the index with its own.
+
+Nothing is read back or moved, memory does not grow with the video, and a shard of 512 steps is one sequential file
+(Zarr v3, codec `sharding_indexed`, index at the end).
+"""
+
+import os
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from features.commits import FileStamp
+from features.durable import write_all
+from features.zarr_layout import CRC_BYTES, ArraySpec
+
+NO_CHUNK = np.iinfo(np.uint64).max
+# Linux takes at most 1024 buffers per call: a chunk and its checksum are two.
+_CHUNKS_PER_CALL = 512
+
+
+def with_crc32c(data: bytes) -> bytes:
+    """`data` followed by its crc32c, little-endian: the Zarr codec `crc32c`."""
+    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+
+
+def shard_index(num_chunks: int, chunk_bytes: int, shard_steps: int) -> bytes:
+    """The index of a shard whose `num_chunks` chunks lie in order, with its checksum."""
+    index = np.full((shard_steps, 2), NO_CHUNK, "<u8")
+    stored = chunk_bytes + CRC_BYTES
+    index[:num_chunks, 0] = np.arange(num_chunks, dtype=np.uint64) * np.uint64(stored)
+    index[:num_chunks, 1] = stored
+    return with_crc32c(index.tobytes())
+
+
+class ShardWriter:
+    """Appends steps to the shards of one array below `folder`; `close` returns the stamp of every file it wrote."""
+
+    def __init__(self, folder: Path, spec: ArraySpec):
+        self._folder = folder
+        self._spec = spec
+        self._fd: int | None = None
+        self._num_chunks = 0
+        self._shard = 0
+        self._size = 0
+        self._crc = 0
+        self._stamps: dict[str, FileStamp] = {}
+
+    def append(self, steps: np.ndarray) -> None:
+        """Writes `steps` of shape (n, ...), C-contiguous and of the array's dtype. Raises `OSError`."""
+        spec = self._spec
+        if steps.dtype != spec.dtype or steps.shape[1:] != spec.shape[1:]:
+            raise ValueError(f"expected (n, {', '.join(map(str, spec.shape[1:]))}) {spec.dtype}, got {steps.shape} {steps.dtype}")
+        chunks = np.ascontiguousarray(steps).reshape(len(steps), -1).view(np.uint8)
+        while len(chunks):
+            if self._fd is None:
+                self._open()
+            room = min(spec.shard_steps - self._num_chunks, _CHUNKS_PER_CALL)
+            self._write(chunks[:room])
+            chunks = chunks[room:]
+            if self._num_chunks == spec.shard_steps:
+                self._finish_shard()
+
+    def close(self) -> dict[str, FileStamp]:
+        """Finishes the last shard; the stamps are by name below `folder`."""
+        if self._fd is not None:
+            self._finish_shard()
+        return self._stamps
+
+    def abort(self) -> None:
+        """Closes the file that is open, without an index: no reader will take it for a shard."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _open(self) -> None:
+        path = self._folder / self._spec.shard_name(self._shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._num_chunks = self._size = self._crc = 0
+
+    def _write(self, chunks: np.ndarray) -> None:
+        buffers = []
+        for chunk in chunks:
+            checksum = google_crc32c.value(chunk).to_bytes(CRC_BYTES, "little")
+            buffers += [memoryview(chunk), checksum]
+            self._crc = google_crc32c.extend(google_crc32c.extend(self._crc, chunk), checksum)
+        size = len(chunks) * (chunks.shape[1] + CRC_BYTES)
+        written = os.writev(self._fd, buffers)
+        if written < size:
+            write_all(self._fd, b"".join(buffers)[written:])
+        self._size += size
+        self._num_chunks += len(chunks)
+
+    def _finish_shard(self) -> None:
+        spec = self._spec
+        index = shard_index(self._num_chunks, spec.chunk_bytes, spec.shard_steps)
+        write_all(self._fd, index)
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = None
+        crc = google_crc32c.extend(self._crc, index)
+        self._stamps[spec.shard_name(self._shard)] = FileStamp(self._size + len(index), f"{crc:08x}")
+        self._shard += 1

@@ -1,0 +1,233 @@
+"""Reading arrays of one committed video: step arrays from memory-mapped shards, small ones whole, the rest through zarr.
+
+A shard whose chunks lie in order is a matrix of (chunk, checksum) rows: reading steps is one strided copy from the page cache
+into the caller's buffer. Files are held open in one bounded pool, so a store of any number of videos can be read.
+"""
+
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import google_crc32c
+import numpy as np
+
+from features.commits import FileStamp
+from features.shards import NO_CHUNK, shard_index
+from features.zarr_layout import CRC_BYTES, HOLE_CODE, INDEX_ENTRY_BYTES, ArraySpec
+from vjepa_loc.errors import CorruptStoreError
+
+Verify = Literal["first", "always", "never"]
+# Each mapping holds a file descriptor, of which a process usually has 1024.
+MAX_OPEN_FILES = 256
+
+
+class MappedFile(NamedTuple):
+    """A file's bytes as read-only uint8, and what tells it from the file as it was before: inode, size, mtime."""
+
+    data: np.ndarray
+    identity: tuple[int, int, int]
+
+
+class MappedFiles:
+    """The most recently used mappings of files; one that is dropped lives on in the arrays that still look into it."""
+
+    def __init__(self, max_files: int = MAX_OPEN_FILES):
+        self._max_files = max_files
+        self._files: OrderedDict[Path, MappedFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: Path) -> MappedFile:
+        """Raises `OSError`; `ValueError` for an empty file. Asks the file system each time: to touch a mapping of a file
+        that was cut meanwhile would kill the process."""
+        identity = _identity(os.stat(path))
+        with self._lock:
+            mapped = self._files.get(path)
+            if mapped is not None and mapped.identity == identity:
+                self._files.move_to_end(path)
+                return mapped
+        with open(path, "rb") as file:
+            identity = _identity(os.fstat(file.fileno()))
+            mapped = MappedFile(np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8), identity)
+        with self._lock:
+            self._files[path] = mapped
+            while len(self._files) > self._max_files:
+                self._files.popitem(last=False)
+        return mapped
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_FILES = MappedFiles()
+
+
+def has_hole(values: np.ndarray) -> bool:
+    """Whether stored values contain the fill value: -128 among codes, anything not finite among floats."""
+    if values.dtype == np.int8:
+        return int(values.min()) == HOLE_CODE
+    if values.dtype == np.float16:
+        # numpy has no fast float16 arithmetic: all exponent bits set is infinity or NaN.
+        return bool(((values.view(np.uint16) & 0x7C00) == 0x7C00).any())
+    return not bool(np.isfinite(values).all())
+
+
+class ArrayFiles:
+    """Where one array lies and how to say what is wrong with it."""
+
+    def __init__(self, video_id: str, name: str, folder: Path, stamps: dict[str, FileStamp]):
+        self.name = name
+        self.folder = folder
+        self._video_id = video_id
+        self._stamps = stamps
+
+    def error(self, file: Path, what: str) -> CorruptStoreError:
+        return CorruptStoreError(
+            f"video {self._video_id!r}, array {self.name!r}: {what} in {file}; the other videos are not concerned, "
+            "`cli.py store repair` extracts this one again"
+        )
+
+    def map(self, file: str) -> MappedFile:
+        """A file below the array's folder, its size checked against the commit."""
+        path = self.folder / file
+        try:
+            mapped = _FILES.get(path)
+        except (OSError, ValueError) as error:
+            raise self.error(path, f"unreadable file ({getattr(error, 'strerror', None) or error})") from None
+        self._check_size(path, file, len(mapped.data))
+        return mapped
+
+    def read_bytes(self, file: str) -> bytes:
+        """As `map`, for a small file that is needed whole."""
+        path = self.folder / file
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise self.error(path, f"unreadable file ({error.strerror})") from None
+        self._check_size(path, file, len(data))
+        return data
+
+    def _check_size(self, path: Path, file: str, size: int) -> None:
+        stamp = self._stamps.get(f"{self.name}/{file}")
+        if stamp is None or size != stamp.size:
+            raise self.error(path, f"expected {stamp.size if stamp else 'no file'} bytes, got {size}")
+
+
+class ShardedArray:
+    """Steps of an array whose shards are uncompressed. `verify`: check each chunk's crc32c on its first, every or no read."""
+
+    def __init__(self, files: ArrayFiles, spec: ArraySpec, verify: Verify):
+        self.spec = spec
+        self._files = files
+        self._verify = verify
+        self._seen_T = np.zeros(spec.shape[0], bool)
+        self._shards: dict[int, tuple[tuple[int, int, int], np.ndarray | None]] = {}
+
+    def read(self, start: int, stop: int, out: np.ndarray) -> None:
+        """Copies steps start..stop into `out` (stop - start, ...), C-contiguous and of the array's dtype."""
+        spec = self.spec
+        out_rows = out.reshape(stop - start, spec.chunk_bytes // out.itemsize).view(np.uint8)
+        step = start
+        while step < stop:
+            shard, first = divmod(step, spec.shard_steps)
+            count = min(stop - step, spec.shard_steps - first)
+            self._read_shard(shard, first, out_rows[step - start : step - start + count])
+            step += count
+
+    def _read_shard(self, shard: int, first: int, out_rows: np.ndarray) -> None:
+        spec = self.spec
+        data, identity = self._files.map(spec.shard_name(shard))
+        stored = spec.chunk_bytes + CRC_BYTES
+        stop = first + len(out_rows)
+        all_seen = self._seen_T[shard * spec.shard_steps : (shard + 1) * spec.shard_steps]
+        known = self._shards.get(shard)
+        if known is None or known[0] != identity:
+            all_seen[:] = False
+            known = self._shards[shard] = identity, self._irregular_offsets(shard, data)
+        offsets = known[1]
+        if offsets is None:
+            chunks = data[first * stored : stop * stored].reshape(len(out_rows), stored)
+        else:
+            chunks = [data[offset : offset + stored] for offset in offsets[first:stop]]
+        seen = all_seen[first:stop]
+        if self._verify == "always" or not seen.all():
+            self._check(shard, first, chunks, seen)
+        if offsets is None:
+            np.copyto(out_rows, chunks[:, : spec.chunk_bytes])
+        else:
+            for row, chunk in zip(out_rows, chunks, strict=True):
+                row[:] = chunk[: spec.chunk_bytes]
+
+    def _check(self, shard: int, first: int, chunks: Any, seen: np.ndarray) -> None:
+        for i, chunk in enumerate(chunks):
+            if seen[i] and self._verify != "always":
+                continue
+            values, stored_crc = chunk[: -CRC_BYTES], int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little")
+            where = self._files.folder / self.spec.shard_name(shard)
+            step = shard * self.spec.shard_steps + first + i
+            if self._verify != "never" and google_crc32c.value(values) != stored_crc:
+                raise self._files.error(where, f"the chunk of step {step} fails its crc32c")
+            if has_hole(values.view(self.spec.dtype)):
+                raise self._files.error(where, f"step {step} holds a fill value (a hole)")
+            seen[i] = True
+
+    def _irregular_offsets(self, shard: int, data: np.ndarray) -> np.ndarray | None:
+        """None where the chunks lie in order; otherwise each chunk's offset. Raises where one is missing."""
+        spec, num_chunks = self.spec, self.spec.chunks_in_shard(shard)
+        where = self._files.folder / spec.shard_name(shard)
+        expected = shard_index(num_chunks, spec.chunk_bytes, spec.shard_steps)
+        raw = data[-len(expected):].tobytes()
+        if raw == expected and len(data) >= spec.shard_size(shard):
+            return None
+        if len(raw) < len(expected) or google_crc32c.value(raw[:-CRC_BYTES]) != int.from_bytes(raw[-CRC_BYTES:], "little"):
+            raise self._files.error(where, "the index fails its crc32c")
+        index = np.frombuffer(raw, "<u8", count=spec.shard_steps * INDEX_ENTRY_BYTES // 8).reshape(-1, 2)[:num_chunks]
+        missing = np.flatnonzero(index[:, 0] == NO_CHUNK)
+        if len(missing):
+            raise self._files.error(where, f"the chunk of step {shard * spec.shard_steps + missing[0]} is missing")
+        stored = spec.chunk_bytes + CRC_BYTES
+        if (index[:, 1] != stored).any() or (index[:, 0] > len(data) - stored).any():
+            raise self._files.error(where, "the index points outside the file")
+        return index[:, 0].astype(np.int64)
+
+
+class ZarrArray:
+    """Steps of an array in any other Zarr form (compressed, chunked otherwise), read by zarr; every read is checked for holes."""
+
+    def __init__(self, files: ArrayFiles):
+        import zarr
+
+        self._files = files
+        self._array = self._checked(lambda: zarr.open_array(str(files.folder), mode="r"))
+        self.spec = ArraySpec(self._array.shape, str(self._array.dtype), ())
+
+    def read(self, start: int, stop: int, out: np.ndarray) -> None:
+        """As `ShardedArray.read`."""
+        values = self._checked(lambda: self._array[start:stop])
+        if has_hole(np.ascontiguousarray(values)):
+            raise self._files.error(self._files.folder, f"steps {start} to {stop - 1} hold a fill value (a hole)")
+        out[...] = values
+
+    def _checked(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            raise self._files.error(self._files.folder, f"zarr cannot read it ({error})") from None
+
+
+def read_whole(files: ArrayFiles, spec: ArraySpec) -> np.ndarray:
+    """A single-chunk array, its crc32c checked; owned by the caller and read-only."""
+    file = spec.shard_name(0)
+    data = files.read_bytes(file)
+    if len(data) != spec.shard_size(0):
+        raise files.error(files.folder / file, f"expected {spec.shard_size(0)} bytes for shape {spec.shape}, got {len(data)}")
+    if google_crc32c.value(data[:-CRC_BYTES]) != int.from_bytes(data[-CRC_BYTES:], "little"):
+        raise files.error(files.folder / file, "the chunk fails its crc32c")
+    array = np.frombuffer(data, spec.dtype, count=len(data[:-CRC_BYTES]) // np.dtype(spec.dtype).itemsize).reshape(spec.shape)
+    if array.dtype.kind == "f" and has_hole(array):
+        raise files.error(files.folder / file, "a value is not finite")
+    return array

@@ -1,0 +1,232 @@
+"""The token store: one folder, one encoding, many videos. `open_store` is its door for readers, `create_or_open_store` for writers.
+
+What exists is said by the commit records alone (`features/commits.py`); `docs/store-format.md` specifies the layout.
+"""
+
+import hashlib
+import json
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from features.claims import LEASE_S, Claim, ClaimFolder
+from features.commits import Commit, CommitFolder, FileStamp, VideoSummary
+from features.durable import crc32c_hex, create_exclusively, machine_name, storage_errors, sync_folder
+from features.ledger import Ledger
+from features.manifest import Manifest
+from features.schema import Encoding, Storage, canonical_json
+from features.step_array import Verify
+from features.stored_video import StoredVideo
+from features.zarr_layout import FORMAT_VERSION, group_metadata, metadata_bytes, root_attributes
+from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError, StoreMismatchError, nearest_name
+
+if TYPE_CHECKING:
+    from features.store_writer import VideoWriter
+    from features.verify import VerifyReport
+
+FOLDERS = ("tokens.zarr", "commits", "manifest", "ledger", "claims", "staging")
+
+
+def open_store(path: Path | str, verify: Verify = "first") -> "Store":
+    """Opens an existing store.
+
+    `verify` says when a chunk's crc32c is checked: "first" (when it is first read), "always", or "never". Raises `StoreError`
+    where there is no store, `CorruptStoreError` where its root is damaged.
+    """
+    return Store(_checked_path(path), Storage(), verify)
+
+
+def create_or_open_store(path: Path | str, encoding: Encoding, storage: Storage | None = None, verify: Verify = "first") -> "Store":
+    """Opens the store of `encoding` at `path`, made first where there is none; `storage` holds for the videos written from now on.
+
+    Raises `StoreMismatchError` with both values where the store is of another encoding, `StoreError` for a folder that holds
+    something else or cannot be written.
+    """
+    path = _checked_path(path)
+    if not _root_file(path).exists():
+        _create(path, encoding)
+    store = Store(path, storage or Storage(), verify)
+    if differences := store.encoding.diff(encoding):
+        raise StoreMismatchError(
+            f"the store {path} holds another encoding than the one asked for: {'; '.join(differences)} (store != asked for); "
+            "one store has one encoding: choose another store, or the settings that this one was made with"
+        )
+    return store
+
+
+@contextmanager
+def temporary_store(encoding: Encoding, storage: Storage | None = None, parent: Path | str | None = None) -> Iterator["Store"]:
+    """A store that is removed at the end: what is read from it is, to the bit, what a kept store would give.
+
+    `parent` is an existing folder with room for the tokens; by default the system's folder for temporary files.
+    """
+    with tempfile.TemporaryDirectory(prefix="vjepa_loc_", dir=parent) as folder:
+        yield create_or_open_store(Path(folder) / "store", encoding, storage)
+
+
+class Store:
+    """An open store; made by `open_store` or `create_or_open_store`.
+
+    `encoding` and `fingerprint` say what its tokens are, `storage` how new videos will be written.
+    """
+
+    def __init__(self, path: Path, storage: Storage, verify: Verify = "first"):
+        self.path = path
+        self.storage = storage
+        self._verify = verify
+        self._commits = CommitFolder(path)
+        self._videos: dict[str, StoredVideo] = {}
+        self.encoding, self.root_stamp = _read_root(path)
+        self.fingerprint = self.encoding.fingerprint
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, fingerprint {self.fingerprint[:12]})"
+
+    def __contains__(self, video_id: str) -> bool:
+        """Whether a valid commit says that the video exists; read from the disk each time."""
+        return self._commits.get(video_id) is not None
+
+    def video_ids(self) -> list[str]:
+        """The ids of all committed videos, sorted."""
+        return list(self.summaries())
+
+    def summaries(self) -> dict[str, VideoSummary]:
+        """Video id -> what listings show, sorted by id; opens no video."""
+        return self._manifest.summaries()
+
+    def commit_of(self, video_id: str) -> Commit | None:
+        """The commit record of a video, None where it is absent or damaged."""
+        return self._commits.get(video_id)
+
+    def video(self, video_id: str) -> StoredVideo:
+        """Opens a video as it is committed now; an object that was opened earlier goes on reading what it found then.
+
+        Raises `StoreError` for an id that is not in the store, `CorruptStoreError` where a file is missing or has another size.
+        """
+        file = self._commits.file(video_id)
+        try:
+            commit = self._commits.load(file)
+        except FileNotFoundError:
+            ids = self.video_ids()
+            raise StoreError(
+                f"the store {self.path} has no video {video_id!r}; it has {len(ids)}, `cli.py store list` shows them."
+                f"{nearest_name(video_id, ids)}"
+            ) from None
+        opened = self._videos.get(video_id)
+        if opened is None or opened.commit != commit:
+            opened = self._videos[video_id] = StoredVideo(self.path, commit, self._verify)
+        return opened
+
+    def info(self) -> dict[str, Any]:
+        """What `store info --json` prints."""
+        return {
+            "fingerprint": self.fingerprint,
+            "encoding": self.encoding.to_dict(),
+            "videos": {video_id: summary.to_dict() for video_id, summary in self.summaries().items()},
+        }
+
+    def writer(
+        self, video_id: str, grid: Sequence[int], valid_HW: np.ndarray | None = None, *,
+        num_steps: int | None = None, replace: bool = False, claim: Claim | None = None,
+    ) -> "VideoWriter":
+        """A `VideoWriter` for one video: `grid` (H, W) cells, `valid_HW` False in letterbox bars, `num_steps` where known.
+
+        With `replace` the video's present commit, if any, is replaced by the new one, under `claim` or a claim taken here; the
+        old generation stays for its readers until `store gc`. Without, a video that exists already wins at `commit`.
+        """
+        from features.store_writer import VideoWriter
+
+        replaced = None
+        if replace:
+            if claim is None:
+                claim = self.claim(video_id)
+                if claim is None:
+                    raise StoreError(f"video {video_id!r} in {self.path} is being written by another process; wait for it or remove its claim")
+            replaced = self._commits.get(video_id)
+        return VideoWriter(
+            self, video_id, grid, valid_HW, storage=self.storage, num_steps=num_steps, replaced=replaced, claim=claim
+        )
+
+    def claim(self, video_id: str, lease_s: float = LEASE_S) -> Claim | None:
+        """A lease on a video, None while another worker holds it. It saves work and is never needed: a video that stays claimed
+        by a machine that is gone may be done all the same, the first commit counts."""
+        return ClaimFolder(self.path).acquire(video_id, lease_s)
+
+    def verify(self, video_ids: Sequence[str] | None = None) -> "VerifyReport":
+        """Checks every byte of the given videos (all by default); see `features.verify`."""
+        from features.verify import verify_store
+
+        return verify_store(self, video_ids)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """One line per attempt; written to by whoever extracts."""
+        return Ledger(self.path, self._writer_name)
+
+    def note_commit(self, commit: Commit) -> None:
+        """Tells the manifest about a commit that was just made."""
+        self._manifest.add(commit)
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return Manifest(self.path, self._writer_name)
+
+    @cached_property
+    def _writer_name(self) -> str:
+        return f"{machine_name()}-{secrets.token_hex(4)}"
+
+
+def _root_file(path: Path) -> Path:
+    return path / "tokens.zarr" / "zarr.json"
+
+
+def _checked_path(path: Path | str) -> Path:
+    if "://" in str(path):
+        raise StoreError(f"the store {path} is a URL; this version reads and writes stores in folders only")
+    return Path(path)
+
+
+def _create(path: Path, encoding: Encoding) -> None:
+    with storage_errors("making the store", path):
+        if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - set(FOLDERS)):
+            raise StoreError(f"{path} exists and is not a store; choose another path for the store, or an empty folder")
+        path.mkdir(parents=True, exist_ok=True)
+        for name in FOLDERS:
+            (path / name).mkdir(exist_ok=True)
+        # Whoever is first decides the encoding; the other one is told by the comparison that follows.
+        raw = metadata_bytes(group_metadata(root_attributes(encoding)))
+        create_exclusively(_root_file(path), raw, path / "staging" / f"root-{secrets.token_hex(8)}")
+        sync_folder(path)
+
+
+def _read_root(path: Path) -> tuple[Encoding, FileStamp]:
+    file = _root_file(path)
+    try:
+        raw = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        what = "is not a store" if path.exists() else "does not exist"
+        raise StoreError(f"the store {path} {what}: there is no {file}; `cli.py extract` makes one (`--store` says where)") from None
+    except OSError as error:
+        raise StoreError(f"cannot read the store {path}: {file}: {error.strerror}") from None
+    try:
+        attributes = json.loads(raw)["attributes"]
+        if attributes["format"] != "vjepa_loc_store":
+            raise KeyError(attributes["format"])
+        version, encoding, fingerprint = attributes["version"], attributes["encoding"], attributes["fingerprint"]
+    except (ValueError, KeyError, TypeError):
+        raise CorruptStoreError(f"{file} is not the root of a token store, or is damaged; restore it from a copy of the store") from None
+    if version != FORMAT_VERSION:
+        raise StoreError(f"the store {path} has format version {version!r}, this program reads {FORMAT_VERSION}; use a matching version")
+    found = hashlib.sha256(canonical_json(encoding)).hexdigest()
+    if found != fingerprint:
+        raise CorruptStoreError(f"{file} is damaged: its encoding has the fingerprint {found}, recorded {fingerprint}; restore it from a copy")
+    try:
+        return Encoding.from_dict(encoding), FileStamp(len(raw), crc32c_hex(raw))
+    except ConfigError as error:
+        raise CorruptStoreError(f"{file} holds an encoding that this version does not know: {error}") from None
