@@ -19,8 +19,8 @@ def test_span_iou_by_hand():
 
 
 def test_box_iou_by_hand():
-    iou = box_iou([SQUARE], [SQUARE, HALF, [5, 5, 15, 15], [10, 0, 20, 10], [20, 20, 30, 30]])
-    np.testing.assert_allclose(iou, [[1, 0.5, 25 / 175, 0, 0]])
+    iou = box_iou([SQUARE], [SQUARE, HALF, [5, 5, 15, 15], [10, 0, 20, 10], [12, 0, 20, 10], [20, 20, 30, 30]])
+    np.testing.assert_allclose(iou, [[1, 0.5, 25 / 175, 0, 0, 0]])
     np.testing.assert_allclose(paired_box_iou([SQUARE, SQUARE], [HALF, SQUARE]), [0.5, 1])
 
 
