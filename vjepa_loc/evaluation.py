@@ -102,7 +102,7 @@ class Evaluation:
     def _overall_table(self) -> Table:
         rows = [(self.run or "predictions", self.metrics), *self.baselines.items()]
         return Table(
-            f"Split {self.split}, {len(self.videos)} videos",
+            f"Split {self.split}, {len(self.videos)} video{'s' if len(self.videos) != 1 else ''}",
             ("", *self.metrics),
             tuple((name, *_figures(figures, self.metrics)) for name, figures in rows),
         )

@@ -209,7 +209,7 @@ def pack_rows(spans_N2: np.ndarray, max_rows: int | None = None) -> list[int]:
 
 
 def tick_frames(num_frames: float, most: int = 12) -> list[int]:
-    """Round frame numbers from 0 to the video's end, at most `most` + 1 of them, 1, 2 or 5 times a power of ten apart."""
+    """Round frame numbers from 0 to the video's end, at most `most` + 1, spaced by 1, 2 or 5 times a power of ten."""
     step = 1
     while num_frames / step > most:
         leading = int(str(step)[0])

@@ -35,7 +35,8 @@ def soft_nms(
     labels_N = np.asarray(labels_N)
     if not len(spans_N2) == len(scores_N) == len(labels_N):
         raise ValueError(
-            f"soft_nms: expected as many spans as scores and labels, got {len(spans_N2)}, {len(scores_N)}, {len(labels_N)}"
+            "soft_nms: expected as many spans as scores and labels, "
+            f"got {len(spans_N2)}, {len(scores_N)}, {len(labels_N)}"
         )
     if not (np.isfinite(spans_N2).all() and np.isfinite(scores_N).all()):
         raise ValueError("soft_nms: expected finite spans and scores, got NaN or infinity")

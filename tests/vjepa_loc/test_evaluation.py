@@ -48,14 +48,14 @@ def test_metrics_json_has_the_agreed_content(dataset, predictions, tmp_path):
     assert content["metrics"]["stal/map@0.50"] == pytest.approx((0.5 + 0) / 2)
     assert content["per_class"]["return"]["tal/map@0.50"] == 1
     assert {label: list(figures) for label, figures in content["per_class"].items()} == {"take": KEYS, "return": KEYS}
-    assert content["notes"] == [f"{metric}: 1 predictions in other videos are not counted" for metric in ("tal", "stal")]
+    assert content["notes"] == [f"{name}: 1 predictions in other videos are not counted" for name in ("tal", "stal")]
 
 
 def test_the_written_predictions_are_those_of_the_split_and_score_the_same(dataset, predictions, tmp_path):
     evaluation = evaluate(dataset, "val", predictions)
     files = evaluation.write(tmp_path)
     again = read_predictions(files.predictions, dataset)
-    assert [(found.video_id, found.label, found.score) for found in again] == [("v0", "take", 0.9), ("v0", "return", 0.8)]
+    assert [(found.label, found.score) for found in again] == [("take", 0.9), ("return", 0.8)]
     assert evaluate(dataset, "val", again).metrics == evaluation.metrics
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "predictions.json", "report.html"]
 
@@ -134,7 +134,9 @@ def test_iou_from_text():
     ]
 
 
-@pytest.mark.parametrize("text", ["", "half", "0", "1.5", "50", "nan", "0.5:0.95", "0.5:0.1:0.95", "0.9:0.1:0.5", "0.5,"])
+@pytest.mark.parametrize(
+    "text", ["", "half", "0", "1.5", "50", "nan", "0.5:0.95", "0.5:0.1:0.95", "0.9:0.1:0.5", "0.5,"]
+)
 def test_wrong_iou_text_is_refused(text):
     with pytest.raises(ConfigError, match="--iou: expected a number"):
         parse_iou(text)

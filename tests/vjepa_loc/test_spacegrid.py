@@ -126,7 +126,7 @@ def test_shared_arrays_cannot_be_written():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("letterbx", 10, 10, 32, 32, 16), "expected one of stretch, letterbox, crop, got 'letterbx'. Did you mean 'letterbox'"),
+        (("letterbx", 10, 10, 32, 32, 16), "one of stretch, letterbox, crop, got 'letterbx'. Did you mean 'letterbox'?"),
         (("stretch", 0, 10, 32, 32, 16), "got a frame of 0x10"),
         (("stretch", 10, 10, 40, 32, 16), "encoder input of 32x40 pixels: expected multiples of the patch size 16"),
         (("stretch", 10, 10, 32, 32, 0), "patch_px: expected at least 1 pixel, got 0"),

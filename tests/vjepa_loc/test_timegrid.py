@@ -108,7 +108,8 @@ def test_frames_to_seconds_and_back(fps):
     frames = np.linspace(-2, 34, 300)
     np.testing.assert_allclose(seconds_to_frames(frames_to_seconds(frames, times, fps), times, fps), frames, atol=1e-9)
     seconds = np.linspace(-0.5, times[-1] + 1, 300)
-    np.testing.assert_allclose(frames_to_seconds(seconds_to_frames(seconds, times, fps), times, fps), seconds, atol=1e-9)
+    there = seconds_to_frames(seconds, times, fps)
+    np.testing.assert_allclose(frames_to_seconds(there, times, fps), seconds, atol=1e-9)
     np.testing.assert_allclose(nominal_seconds_to_frames(nominal_frames_to_seconds(frames, fps), fps), frames)
 
 

@@ -150,4 +150,6 @@ def _unscored_note(metric, label, truths_by_video, candidates_by_video):
     if not num_truths and not num_candidates:
         return []
     what = f"{num_truths} truth events without boxes" if num_truths else "no truth"
-    return [f"{metric}: label {label!r} has {what} here and is not scored; {num_candidates} predictions are not counted"]
+    return [
+        f"{metric}: label {label!r} has {what} here and is not scored; {num_candidates} predictions are not counted"
+    ]
