@@ -1,0 +1,124 @@
+"""The videos of one training: their streams, targets and windows, and the batches of every epoch.
+
+Shapes: C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from lightning import LightningDataModule
+
+from heads.parts.contract import Targets, TokenSpec
+from heads.training.config import TrainConfig
+from heads.training.loader import TokenReader, WindowBatches, in_order, shuffled
+from heads.training.streams import VideoExtent, VideoStream
+from heads.training.targets import VideoTargets
+from heads.training.windows import Window, sliding_windows, training_windows
+from vjepa_loc.dataset import Dataset
+from vjepa_loc.errors import RunError, StoreError
+
+
+@dataclass(frozen=True)
+class StreamedVideos:
+    """Some videos with one stream per store, in order."""
+
+    streams: dict[str, tuple[VideoStream, ...]]
+
+    @classmethod
+    def open(cls, stores: Sequence, video_ids: Sequence[str], level: str) -> StreamedVideos:
+        """Raises `StoreError` when the stores disagree about a video's length, or as `Store.video`."""
+        streams = {}
+        for video_id in video_ids:
+            streams[video_id] = align([VideoStream(store.video(video_id), level) for store in stores])
+        return cls(streams)
+
+    @property
+    def extents(self) -> dict[str, VideoExtent]:
+        """Where each video's answers lie: on the steps of the first store."""
+        return {video_id: streams[0].extent for video_id, streams in self.streams.items()}
+
+    def targets(self, dataset: Dataset) -> dict[str, VideoTargets]:
+        return {
+            video_id: VideoTargets(dataset.events_of(video_id), dataset.labels, extent)
+            for video_id, extent in self.extents.items()
+        }
+
+    def sliding(self, window_frames: int, hop_frames: int) -> list[Window]:
+        """The windows over all videos, video after video."""
+        return [
+            window
+            for video_id, extent in self.extents.items()
+            for window in sliding_windows(video_id, extent.num_frames, window_frames, hop_frames)
+        ]
+
+
+def align(streams: Sequence[VideoStream]) -> tuple[VideoStream, ...]:
+    """The streams of one video, one per store. Raises `StoreError` when they are of different length."""
+    lengths = [stream.extent.num_frames for stream in streams]
+    if len(set(lengths)) > 1:
+        raise StoreError(
+            f"video {streams[0].extent.video_id!r}: the stores hold {', '.join(map(str, lengths))} frames of it; "
+            "extract it again from the same file"
+        )
+    return tuple(streams)
+
+
+def missing_videos(stores: Sequence, video_ids: Sequence[str]) -> list[str]:
+    """Those of `video_ids` that at least one store does not hold."""
+    return [video_id for video_id in video_ids if not all(video_id in store for store in stores)]
+
+
+def token_specs(stores: Sequence, video_ids: Sequence[str]) -> list[TokenSpec]:
+    """What a head needs to know of each store; lengths in frames are the median over the videos."""
+    specs = []
+    for store in stores:
+        videos = [store.video(video_id) for video_id in video_ids]
+        step_frames = float(np.median([np.median(np.diff(v.time_grid.start_T)) if v.num_steps > 1 else v.num_frames for v in videos]))
+        clip_steps = store.encoding.clip_frames / store.encoding.tubelet
+        specs.append(TokenSpec(store.encoding.channels, tuple(videos[0].levels), step_frames, step_frames * clip_steps))
+    return specs
+
+
+class TrainingData(LightningDataModule):
+    """Batches of the training windows, drawn anew every epoch from seed and epoch, and of the validation windows."""
+
+    def __init__(
+        self, dataset: Dataset, train_reader: TokenReader, val_reader: TokenReader | None, config: TrainConfig, window_frames: int
+    ):
+        super().__init__()
+        self.config, self.window_frames = config, window_frames
+        self.train_reader, self.val_reader = train_reader, val_reader
+        self.train_videos = StreamedVideos(dict(train_reader.streams))
+        self.train_targets = self.train_videos.targets(dataset)
+        self.val_videos = None if val_reader is None else StreamedVideos(dict(val_reader.streams))
+        self.val_targets = None if self.val_videos is None else self.val_videos.targets(dataset)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(self.epoch_batches(0))
+
+    def epoch_batches(self, epoch: int) -> list[list[Window]]:
+        generator = np.random.default_rng([self.config.seed, epoch])
+        windows = [
+            window
+            for video_id, extent in self.train_videos.extents.items()
+            for window in training_windows(video_id, extent.num_frames, self.window_frames, generator)
+        ]
+        return shuffled(windows, self.train_reader.num_steps, self.config.batch_size, generator)
+
+    def all_targets(self) -> Iterator[Targets]:
+        """The targets of the whole training split, window by window, for `prepare`."""
+        for windows in self.epoch_batches(0):
+            yield from self.train_reader.cut_targets(windows, self.train_targets)
+
+    def train_dataloader(self) -> WindowBatches:
+        return WindowBatches(self.train_reader, self.epoch_batches(self.trainer.current_epoch), self.train_targets)
+
+    def val_dataloader(self) -> WindowBatches | list:
+        if self.val_videos is None:
+            return []
+        windows = self.val_videos.sliding(self.window_frames, self.config.hop_frames(self.window_frames))
+        return WindowBatches(self.val_reader, in_order(windows, self.config.batch_size), self.val_targets)
