@@ -49,8 +49,18 @@ def create_or_open_store(path: Path | str, encoding: Encoding, storage: Storage 
     something else or cannot be written.
     """
     path = _checked_path(path)
-    if not _root_file(path).exists():
+    store = find_store(path, encoding, storage, verify)
+    if store is None:
         _create(path, encoding)
+        store = find_store(path, encoding, storage, verify)
+    return store
+
+
+def find_store(path: Path | str, encoding: Encoding, storage: Storage | None = None, verify: Verify = "first") -> "Store | None":
+    """As `create_or_open_store`, but None where there is no store; writes nothing."""
+    path = _checked_path(path)
+    if not _root_file(path).exists():
+        return None
     store = Store(path, storage or Storage(), verify)
     if differences := store.encoding.diff(encoding):
         raise StoreMismatchError(
