@@ -69,6 +69,9 @@ class DecodeWorker:
         does not count. Leaving the iteration early ends the child.
         """
         path = Path(path).absolute()
+        if self._process is not None and self._process.poll() is not None:
+            # It was interrupted, or somebody killed it, while it had nothing to do.
+            self._kill()
         if self._process is None:
             self._start(path)
         finished = False
@@ -96,6 +99,12 @@ class DecodeWorker:
             # A child in the middle of a video would answer the next request with the rest of this one.
             if not finished:
                 self._kill()
+
+    def interrupt(self) -> None:
+        """Kills the child, also from another thread: a `stream` that waits for it raises VideoError."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """Ends the child. The worker can be used again; it then starts another."""

@@ -53,6 +53,7 @@ class Encoder:
     def __init__(self, config: Config, device: str | torch.device = "cpu"):
         self.config = config
         self.device = torch.device(device)
+        self.dtype = torch.float32
         weight_CP = cosine_patch_weights()
         self.spec = EncoderSpec(
             family="tiny",
