@@ -102,6 +102,8 @@ def build_settings(model: type[SettingsT], values: Mapping[str, Any], section: s
         path = [str(part) for part in first["loc"]]
         got = "" if first["type"] == "missing" else f", got {_shortened(first.get('input'))}"
         raise ConfigError(f"{where(path[0] if path else '')}: {'.'.join([section, *path])}: {first['msg']}{got}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where('')}: [{section}] {error}") from None
 
 
 def unknown_key_error(name: str, section: str, keys: Sequence[str], where: str) -> ConfigError:

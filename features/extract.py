@@ -1,0 +1,112 @@
+"""From a dataset's videos to a token store in one pass that can be interrupted anywhere and continued by running it again.
+
+`extract_dataset` is the door; `extracted_files` does the same for files that no dataset names, into a store that is removed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from features.engines import local
+from features.extract_video import Encoder, StageTimes, VideoExtractor
+from features.outcome import Outcome, Progress
+from features.recipe import ExtractConfig
+from features.resume import Action, Decision, decide
+from features.schema import Encoding, Record, Storage
+from features.store import Store, create_or_open_store, find_store, temporary_store
+from vjepa_loc.dataset import Dataset, Video
+from vjepa_loc.errors import ConfigError, VideoError
+from vjepa_loc.plugins import load_plugin
+
+ENCODERS_PACKAGE = "features.encoders"
+
+
+@dataclass
+class ExtractReport:
+    """Outcomes in the order of the dataset."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    times: StageTimes = field(default_factory=StageTimes)
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        if outcome.extracted is not None:
+            self.times += outcome.extracted.times
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Video id -> reason."""
+        return {outcome.video_id: outcome.reason for outcome in self.outcomes if outcome.status == "failed"}
+
+    def ids(self, status: str) -> list[str]:
+        return [outcome.video_id for outcome in self.outcomes if outcome.status == status]
+
+    def to_dict(self) -> dict:
+        """The last line of `extract --json`."""
+        return {"done": self.ids("done"), "skipped": self.ids("skipped"), "failed": self.failed}
+
+
+def load_encoder(name: str, config: Record, device: str) -> Encoder:
+    """The encoder `name` on `device`. Raises `UnknownNameError`, `WeightsError`, and `ConfigError` for a device that is not there."""
+    module = load_plugin(ENCODERS_PACKAGE, name, "encoder")
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        # torch says the same thing with either, depending on how it was built.
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"extract.device: {device!r} cannot be used here ({reason}); use cpu, cuda, cuda:1 or auto") from None
+    return module.Encoder(config, device)
+
+
+def plan_extraction(dataset: Dataset, store_path: Path | str, encoding: Encoding, config: ExtractConfig) -> Iterator[Decision]:
+    """What an extraction would do with each video; writes nothing. Raises `StoreMismatchError` for a store of another encoding."""
+    store = find_store(store_path, encoding)
+    return (decide(video, store, config.compare) for video in dataset.videos.values())
+
+
+def extract_dataset(
+    dataset: Dataset, store_path: Path | str, encoder: Encoder, config: ExtractConfig, storage: Storage | None = None,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
+) -> ExtractReport:
+    """Every video of `dataset` into the store at `store_path`, which is made where there is none; complete videos are skipped.
+
+    Raises `StoreMismatchError` for a store of another encoding, and `StoreError` where the disk refuses; whatever is wrong with
+    one video is in the report and in the ledger.
+    """
+    store = create_or_open_store(store_path, config.encoding(encoder.spec), storage)
+    report = ExtractReport()
+    with VideoExtractor(store, encoder, config) as extractor:
+        decisions = (decide(video, store, config.compare) for video in dataset.videos.values())
+        for outcome in local.run(decisions, extractor, on_progress):
+            report.add(outcome)
+    return report
+
+
+@contextmanager
+def extracted_files(
+    files: Sequence[Path], encoder: Encoder, config: ExtractConfig, storage: Storage | None = None,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
+) -> Iterator[tuple[Store, ExtractReport]]:
+    """A store with the tokens of `files`, which is removed at the end; the videos' ids are those of `videos_of_files`."""
+    videos = videos_of_files(files)
+    with temporary_store(config.encoding(encoder.spec), storage) as store, VideoExtractor(store, encoder, config) as extractor:
+        report = ExtractReport()
+        for outcome in local.run([Decision(video, Action.EXTRACT) for video in videos], extractor, on_progress):
+            report.add(outcome)
+        yield store, report
+
+
+def videos_of_files(files: Sequence[Path]) -> list[Video]:
+    """One video per file, its id the file's name without suffix, or the name, or the path: the first that is unlike the others'.
+
+    Raises `VideoError` where a file is given twice.
+    """
+    paths = [Path(file).absolute() for file in files]
+    for spelling in (lambda path: path.stem, lambda path: path.name, str):
+        ids = [spelling(path) for path in paths]
+        if len(set(ids)) == len(ids):
+            return [Video(id=video_id, file=path) for video_id, path in zip(ids, paths, strict=True)]
+    raise VideoError(f"expected every video once, got a file twice: {', '.join(map(str, files))}")
