@@ -157,7 +157,7 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def check_events(events: Sequence[Event], labels: Iterable[str], videos: dict[str, Video]) -> None:
-    """Raise `DatasetError`, naming entry and field, unless each event fits the labels, its video, and the others' ids."""
+    """Raise `DatasetError`, naming entry and field, unless each event fits the labels, its video and the other ids."""
     known_labels = dict.fromkeys(labels)
     index_of_id: dict[str, int] = {}
     for index, event in enumerate(events):
@@ -173,7 +173,8 @@ def check_events(events: Sequence[Event], labels: Iterable[str], videos: dict[st
                 f"{event.video_id!r} of {num_frames} frames"
             )
         if event.id is not None and index_of_id.setdefault(event.id, index) != index:
-            raise DatasetError(f"events[{index}], id: {event.id!r} is already the id of events[{index_of_id[event.id]}]")
+            first = index_of_id[event.id]
+            raise DatasetError(f"events[{index}], id: {event.id!r} is already the id of events[{first}]")
 
 
 def event_place(index: int, event: Event) -> str:

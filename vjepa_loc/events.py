@@ -131,7 +131,7 @@ class Event:
         return self.start_frame <= frame + 0.5 < self.end_frame
 
     def covered_frames(self) -> tuple[int, int]:
-        """`(first, stop)`: the half-open range of the whole frames covered; empty for an interval between two middles."""
+        """`(first, stop)`: the half-open range of the whole frames covered; empty between the middles of two frames."""
         return math.ceil(self.start_frame - 0.5), math.ceil(self.end_frame - 0.5)
 
     def replace(self, **changes) -> Event:

@@ -37,7 +37,8 @@ def numbered_images(folder: Path) -> list[tuple[int, Path]]:
     or the images of several videos (names that differ before or after the number).
     """
     if not folder.is_dir():
-        raise VideoError(f"{folder}: expected a folder of numbered images, found {'a file' if folder.exists() else 'nothing'}")
+        found = "a file" if folder.exists() else "nothing"
+        raise VideoError(f"{folder}: expected a folder of numbered images, found {found}")
     images = list_images(folder)
     if not images:
         raise VideoError(f"{folder}: expected numbered images ({', '.join(sorted(IMAGE_SUFFIXES))}), found none")

@@ -108,7 +108,8 @@ def build_events(
             account.left_out("events", f"{name} has none of its frames in the video ({outside[0].place})")
             continue
         if outside:
-            account.cut("events", f"{name} has {len(outside)} of {len(rows)} frames outside the video ({outside[0].place})")
+            share = f"{len(outside)} of {len(rows)} frames"
+            account.cut("events", f"{name} has {share} outside the video ({outside[0].place})")
         frames = [frame for frame, _ in inside]
         usable = _usable_boxes(inside, account)
         scale_4 = np.array([width, height, width, height], dtype=np.float64)

@@ -45,7 +45,7 @@ def find_sources(root: Path, account: Account) -> list[VideoSource]:
     Raises `MissingFileError` without the folder, `DatasetError` where it holds no video or one has two sources.
     """
     if not root.is_dir():
-        raise MissingFileError(f"{root}: expected a folder of videos, each with frames/ and anns/; there is no such folder")
+        raise MissingFileError(f"{root}: expected a folder of videos, each with frames/ and anns/; it does not exist")
     root = root.absolute()
     sources = []
     tops = [child for child in _sub_folders(root) if child.name.lower() in SPLIT_OF_FOLDER]

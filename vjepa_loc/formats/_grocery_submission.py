@@ -36,7 +36,7 @@ _UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|%\x00-\x1f]')
 def write_predictions(
     events: Sequence[Event], dataset: Dataset, path: Path | str, video_ids: Sequence[str] | None = None
 ) -> dict[str, int]:
-    """Write both submissions below the folder `path` for `video_ids` (default: every video), also for those without events.
+    """Write both submissions of `video_ids` (default: every video, also those without events) below the folder `path`.
 
     Returns counts: `videos`, `tal_events`, `stal_tubes`, `without_boxes` (events that are in TAL only).
     Raises `DatasetError` for an event without a score in 0..1, of another label, of a video that is not written, or
@@ -98,7 +98,8 @@ def _tal_line(event: Event, video: Video) -> str:
 def _stal_tube(event: Event, video: Video) -> dict:
     if video.width is None or video.height is None:
         raise DatasetError(
-            f"video {video.id!r}, width and height: needed to write boxes as fractions of the picture, state them in the dataset"
+            f"video {video.id!r}, width and height: needed to write boxes as fractions of the picture, "
+            "state them in the dataset"
         )
     scores_K = event.box_scores_K if event.box_scores_K is not None else np.full(event.num_boxes, event.score)
     size_4 = np.array([video.width, video.height, video.width, video.height], dtype=np.float64)

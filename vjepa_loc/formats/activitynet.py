@@ -38,8 +38,9 @@ def read(path: Path | str, probe=None) -> Dataset:
     """The dataset in the ground-truth file `path`.
 
     A video's file is looked for as `<id>` or `v_<id>` beside the JSON file and in `videos/` there; `probe(file)` then
-    gives its width, height, fps and num_frames; a file that it refuses keeps its entry, and is counted. Segments are cut at the video's end (`num_frames`, else `duration`);
-    reversed, empty and unreadable ones are left out; counts and first reasons are in `extra["reading"]`.
+    gives its width, height, fps and num_frames; where it refuses the file, the entry's own values hold. Segments are
+    cut at the video's end (`num_frames`, else `duration`); reversed, empty and unreadable ones are left out; counts
+    and first reasons are in `extra["reading"]`.
     Raises `MissingFileError`; `DatasetError` for a file that is none of this kind.
     """
     path = Path(path)
@@ -62,10 +63,10 @@ def read(path: Path | str, probe=None) -> Dataset:
 
 
 def write(dataset: Dataset, path: Path | str) -> None:
-    """Write `dataset` as ground truth, all or nothing: intervals in seconds by each video's fps; no boxes, no event ids.
+    """Write `dataset` as ground truth, all or nothing: intervals in seconds by each video's fps.
 
-    Splits `train`, `val` and `test` become ActivityNet's subsets, other names stay. Raises `DatasetError` for a video
-    without an fps.
+    Boxes and the ids of events have no place there and are left out. Splits `train`, `val` and `test` become
+    ActivityNet's subsets, other names stay. Raises `DatasetError` for a video without an fps.
     """
     path = Path(path)
     with located(f"{path}: "):
@@ -76,12 +77,13 @@ def write(dataset: Dataset, path: Path | str) -> None:
 def read_predictions(path: Path | str, dataset: Dataset) -> list[Event]:
     """The scored events in the results file `path`, in its order; frames by the fps of `dataset`'s videos.
 
-    Segments are cut at the video's end, with a warning that counts them. Raises `MissingFileError`, or `DatasetError`
-    that names file, entry and field, for what does not fit the dataset.
+    Segments are cut at the video's end, and left out where nothing remains; a warning counts both. Raises
+    `MissingFileError`, or `DatasetError` that names file and entry, for what does not fit the dataset.
     """
     path = Path(path)
     results = _load(path, "results", "predictions")
-    events, num_cut = [], 0
+    events: list[Event] = []
+    account = Account("activitynet")
     with located(f"{path}: "):
         for video_id, entries in results.items():
             with located(f"results {video_id!r}, "):
@@ -89,14 +91,13 @@ def read_predictions(path: Path | str, dataset: Dataset) -> list[Event]:
                     raise DatasetError(unknown_text(video_id, dataset.videos))
                 if not isinstance(entries, list):
                     raise DatasetError(f"expected a list, got {kind_of(entries)}")
+            video = dataset.videos[video_id]
             for index, entry in enumerate(entries):
                 with located(f"results {video_id!r}[{index}], "):
-                    event, cut = _read_result(dataset.videos[video_id], entry)
-                    events.append(event)
-                    num_cut += cut
+                    events += _read_result(video, entry, f"{video_id}[{index}]", account)
         check_events(events, dataset.labels, dataset.videos)
-    if num_cut:
-        warnings.warn(f"{path}: {num_cut} of {len(events)} segments end after their video and were cut", stacklevel=2)
+    if account.counts:
+        warnings.warn(f"{path}: {'; '.join(account.to_dict()['notes'])}", stacklevel=2)
     return events
 
 
@@ -127,7 +128,7 @@ def _load(path: Path, key: str, what: str) -> dict:
     document = load_object(path, f"ActivityNet {what} file {path} does not exist")
     if not isinstance(document.get(key), dict):
         keys = ", ".join(map(repr, document)) or "none"
-        raise DatasetError(f"{path}: expected ActivityNet {what}, an object with an object {key!r}; its keys are: {keys}")
+        raise DatasetError(f"{path}: expected ActivityNet {what} under the key {key!r}; the file's keys are: {keys}")
     return document[key]
 
 
@@ -187,15 +188,24 @@ def _build_events(video: Video, entry: dict, account: Account) -> list[Event]:
         except DatasetError as error:
             account.left_out("segments", f"{place}: {error}")
             continue
-        start_cut, end_cut = max(start, 0.0), end if end_frame is None else min(end, end_frame)
-        if not start_cut < end_cut:
-            account.left_out("segments", f"{place}: {annotation['segment']} is empty, reversed, or outside the video")
-            continue
-        if start < -_ROUNDING_FRAMES or end > end_cut + _ROUNDING_FRAMES:
-            account.cut("segments", f"{place}: {annotation['segment']} reaches beyond the video")
-        extra = {key: value for key, value in annotation.items() if key not in _ANNOTATION_KEYS}
-        events.append(Event(video.id, label, start_cut, end_cut, extra=extra))
+        interval = _cut_to_video(start, end, end_frame, f"{place}: {annotation['segment']}", account)
+        if interval is not None:
+            extra = {key: value for key, value in annotation.items() if key not in _ANNOTATION_KEYS}
+            events.append(Event(video.id, label, *interval, extra=extra))
     return events
+
+
+def _cut_to_video(
+    start: float, end: float, end_frame: float | None, place: str, account: Account
+) -> tuple[float, float] | None:
+    """The part of an interval in frames that lies in the video, None where there is none; counted in `account`."""
+    start_cut, end_cut = max(start, 0.0), end if end_frame is None else min(end, end_frame)
+    if not start_cut < end_cut:
+        account.left_out("segments", f"{place} is empty, reversed, or outside the video")
+        return None
+    if start < -_ROUNDING_FRAMES or end > end_cut + _ROUNDING_FRAMES:
+        account.cut("segments", f"{place} reaches beyond the video")
+    return start_cut, end_cut
 
 
 def _read_annotation(annotation, video: Video) -> tuple[str, float, float]:
@@ -211,16 +221,14 @@ def _read_annotation(annotation, video: Video) -> tuple[str, float, float]:
     return annotation["label"], start, end
 
 
-def _read_result(video: Video, entry) -> tuple[Event, bool]:
-    """The event, and whether it was cut at the video's end."""
+def _read_result(video: Video, entry, place: str, account: Account) -> list[Event]:
+    """One event, or none where its segment has no part in the video."""
     label, start, end = _read_annotation(entry, video)
     if entry.get("score") is None:
         raise DatasetError("score: missing")
-    end_frame = _end_frame(video)
-    end_cut = end if end_frame is None else min(end, end_frame)
+    interval = _cut_to_video(start, end, _end_frame(video), f"{place}: {entry['segment']}", account)
     extra = {key: value for key, value in entry.items() if key not in (*_ANNOTATION_KEYS, "score")}
-    event = Event(video.id, label, start, end_cut, score=entry["score"], extra=extra)
-    return event, end > end_cut + _ROUNDING_FRAMES
+    return [Event(video.id, label, *interval, score=entry["score"], extra=extra)] if interval is not None else []
 
 
 def _end_frame(video: Video) -> float | None:

@@ -120,7 +120,7 @@ def _first_number_of_video_files(opened: list[_Opened], account: Account) -> int
         account.remark("annotation files of video files are numbered from 0: one has the number 0")
         return 0
     if any(max(one.annotations.file_numbers) == one.probed.num_frames for one in annotated):
-        account.remark("annotation files of video files are numbered from 1: one has the number of its video's last frame")
+        account.remark("annotation files of video files are numbered from 1: one has its video's number of frames")
         return 1
     account.remark("nothing tells whether annotation files of video files are numbered from 0 or 1; taken as from 0")
     return 0
@@ -133,9 +133,8 @@ def _build_video(one: _Opened, first_number: int, account: Account) -> Video:
         first_number = one.numbers[0]
         missing = one.numbers[-1] - one.numbers[0] + 1 - len(one.numbers)
         if missing:
-            account.count(
-                "image_sequences_with_gaps", f"{one.source.frames}: {missing} numbers have no image, frames move together"
-            )
+            reason = f"{one.source.frames}: {missing} numbers have no image, frames move together"
+            account.count("image_sequences_with_gaps", reason)
             extra[NUMBERS_KEY] = one.numbers
     if first_number and NUMBERS_KEY not in extra:
         extra[FIRST_NUMBER_KEY] = first_number

@@ -142,8 +142,9 @@ def _read_events(document: dict, scored: bool) -> list[Event]:
     for index, entry in enumerate(_list_of(document, "events")):
         with located(_place("events", index, entry)):
             _require(entry, required)
-            score = entry.get("score")
-            boxes = entry.get("boxes")
+            boxes, score = entry.get("boxes"), entry.get("score")
+            if score is not None:
+                score = finite_number(score, "score")
             events.append(
                 Event(
                     video_id=entry["video_id"],
