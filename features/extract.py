@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.engines import local
+from features.extract_settings import ENCODERS_PACKAGE
 from features.extract_video import Encoder, StageTimes, VideoExtractor
 from features.outcome import Outcome, Progress
 from features.recipe import ExtractConfig
@@ -18,8 +19,6 @@ from features.store import Store, create_or_open_store, find_store, temporary_st
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import ConfigError, VideoError
 from vjepa_loc.plugins import load_plugin
-
-ENCODERS_PACKAGE = "features.encoders"
 
 
 @dataclass

@@ -7,6 +7,7 @@ read itself, and where those are many the manifest is written anew.
 import contextlib
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vjepa_loc.errors import CorruptStoreError
 
 # Reading this many records takes about as long as reading the manifest of a large store.
 _REBUILD_ABOVE = 200
+_ALL = "all.jsonl"
 
 
 class Manifest:
@@ -37,6 +39,27 @@ class Manifest:
 
     def summaries(self) -> dict[str, VideoSummary]:
         """Video id -> summary of every valid commit, sorted by id."""
+        found, lines, num_read = self._read()
+        if num_read > _REBUILD_ABOVE:
+            # As above: a read-only store is listed all the same.
+            with contextlib.suppress(OSError):
+                self._rewrite(lines)
+        return dict(sorted(found.items()))
+
+    def compact(self, older_than_s: float) -> None:
+        """Puts everything into one file and removes the files of writers that have been silent for `older_than_s`."""
+        _, lines, _ = self._read()
+        old = [file for file in self.path.glob("*.jsonl") if time.time() - file.stat().st_mtime > older_than_s]
+        self._rewrite(lines)
+        for file in old:
+            if file.name != _ALL:
+                file.unlink(missing_ok=True)
+
+    def _rewrite(self, lines: list[bytes]) -> None:
+        self.path.mkdir(exist_ok=True)
+        replace_file(self.path / _ALL, b"".join(lines), self.path / f"{secrets.token_hex(8)}.tmp")
+
+    def _read(self) -> tuple[dict[str, VideoSummary], list[bytes], int]:
         known = self._cached()
         found, lines, num_read = {}, [], 0
         for entry in self._commits.files():
@@ -51,12 +74,7 @@ class Manifest:
                 cached = commit.video_id, commit.summary
             found[cached[0]] = cached[1]
             lines.append(_line(entry.name, status, *cached))
-        if num_read > _REBUILD_ABOVE:
-            # As above: a read-only store is listed all the same.
-            with contextlib.suppress(OSError):
-                self.path.mkdir(exist_ok=True)
-                replace_file(self.path / "all.jsonl", b"".join(lines), self.path / f"{secrets.token_hex(8)}.tmp")
-        return dict(sorted(found.items()))
+        return found, lines, num_read
 
     def _cached(self) -> dict[tuple[str, int, int], tuple[str, VideoSummary]]:
         known = {}

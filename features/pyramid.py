@@ -27,9 +27,9 @@ def pool_valid(valid_HW: np.ndarray, size: int) -> np.ndarray:
 
 
 def pool_weights(valid_HW: np.ndarray, size: int) -> np.ndarray:
-    """(size*size, H*W) float32 weights whose rows sum to 1: pooled = weights @ tokens."""
+    """(size*size, H*W) float64 weights whose rows sum to 1: pooled = weights @ tokens."""
     height, width = valid_HW.shape
-    weights = np.zeros((size, size, height, width), np.float32)
+    weights = np.zeros((size, size, height, width))
     for i in range(size):
         for j in range(size):
             region = (i, j, _region(i, size, height), _region(j, size, width))
@@ -45,17 +45,20 @@ class Pyramid:
     def __init__(self, valid_HW: np.ndarray, levels: Sequence[str]):
         self._sizes = {level: POOL_SIZES[level] for level in levels if level in POOL_SIZES}
         weights = [pool_weights(np.asarray(valid_HW, bool), size) for size in self._sizes.values()]
-        # One product for all levels reads the tokens once.
-        self._weights = torch.from_numpy(np.concatenate(weights)) if weights else None
+        # In float64 the order of a sum, which differs between machines and batch sizes, is lost in the rounding to float16:
+        # the same tokens give the same bytes. One product for all levels reads the tokens once.
+        self._weights_PN = torch.from_numpy(np.concatenate(weights)) if weights else None
 
     def pool(self, tokens_THWC: Tensor) -> dict[str, Tensor]:
         """Level name -> (T, n, n, C) float32 means."""
-        if self._weights is None:
+        if self._weights_PN is None:
             return {}
         num_steps, _, _, channels = tokens_THWC.shape
-        self._weights = self._weights.to(tokens_THWC.device)
-        pooled_TNC = torch.matmul(self._weights, tokens_THWC.reshape(num_steps, -1, channels))
-        parts = pooled_TNC.split([size * size for size in self._sizes.values()], dim=1)
+        self._weights_PN = self._weights_PN.to(tokens_THWC.device)
+        tokens_TNC = tokens_THWC.reshape(num_steps, -1, channels)
+        step_NC = torch.empty(tokens_TNC.shape[1:], dtype=torch.float64, device=tokens_TNC.device)
+        pooled_TPC = torch.stack([self._weights_PN @ step_NC.copy_(tokens_NC) for tokens_NC in tokens_TNC]).float()
+        parts = pooled_TPC.split([size * size for size in self._sizes.values()], dim=1)
         return {
             level: part.reshape(num_steps, size, size, channels)
             for (level, size), part in zip(self._sizes.items(), parts, strict=True)

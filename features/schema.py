@@ -41,10 +41,11 @@ class Record(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(
-                f"{type(self).__name__}{'.' + where if where else ''}: {first['msg']}, got {_shortened(first.get('input'))}"
-            ) from None
+            where = ".".join([type(self).__name__, *map(str, first["loc"])])
+            message = first["msg"].removeprefix("Value error, ")
+            # A rule over several fields says itself what it got; pydantic would print them all.
+            got = f", got {_shortened(first.get('input'))}" if first["loc"] else ""
+            raise ConfigError(f"{where}: {message}{got}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types only; `from_dict` is the inverse."""
@@ -119,9 +120,12 @@ class Encoding(Record):
         _check_clip(self.clip_frames, self.tubelet)
         _check_input(self.input_hw, self.patch_px)
         if self.overlap >= self.clip_frames or self.overlap % self.tubelet:
-            raise ValueError(f"overlap must be a multiple of tubelet {self.tubelet} below clip_frames {self.clip_frames}")
+            raise ValueError(
+                f"overlap must be a multiple of tubelet {self.tubelet} below clip_frames {self.clip_frames}, "
+                f"got {self.overlap}"
+            )
         if self.sample_fps is not None and self.frame_step != 1:
-            raise ValueError("frame_step and sample_fps exclude each other")
+            raise ValueError("frame_step and sample_fps exclude each other; give one of them")
         return self
 
     @classmethod
@@ -168,7 +172,7 @@ class Storage(Record):
     @model_validator(mode="after")
     def _check_levels(self) -> Self:
         if not self.levels or len(set(self.levels)) != len(self.levels):
-            raise ValueError(f"levels must be distinct and at least one of {', '.join(LEVELS)}")
+            raise ValueError(f"levels must be distinct and at least one of {', '.join(LEVELS)}, got {self.levels}")
         return self
 
 

@@ -51,7 +51,7 @@ class ShardWriter:
         spec = self._spec
         if steps.dtype != spec.dtype or steps.shape[1:] != spec.shape[1:]:
             raise ValueError(f"expected (n, {', '.join(map(str, spec.shape[1:]))}) {spec.dtype}, got {steps.shape} {steps.dtype}")
-        chunks = np.ascontiguousarray(steps).reshape(len(steps), -1).view(np.uint8)
+        chunks = np.ascontiguousarray(steps).reshape(len(steps), spec.chunk_bytes // steps.itemsize).view(np.uint8)
         while len(chunks):
             if self._fd is None:
                 self._open()

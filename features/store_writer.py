@@ -26,6 +26,7 @@ from features.schema import Storage, VideoMeta, canonical_json
 from features.shards import ShardWriter, with_crc32c
 from features.zarr_layout import ArraySpec, array_metadata, group_metadata, metadata_bytes, plain_specs, step_specs
 from vjepa_loc.errors import StoreError
+from vjepa_loc.spacegrid import SpaceGrid
 from vjepa_loc.timegrid import TimeGrid
 
 if TYPE_CHECKING:
@@ -262,6 +263,9 @@ class VideoWriter:
         frames, first_seen, last_seen = (np.concatenate(parts) for parts in zip(*self._seen, strict=True))
         if meta.id != self.id or meta.grid != self.grid:
             raise refuse("description", f"id {self.id!r} and grid {self.grid}", f"id {meta.id!r} and grid {meta.grid}")
+        space_grid = SpaceGrid.from_dict(meta.space_grid)
+        if space_grid.grid != self.grid or (space_grid.valid_HW != self._valid_HW).any():
+            raise refuse("valid_HW", "the cells that the space grid calls valid", "others")
         if frame_time_s.shape != (meta.num_frames,):
             raise refuse("frame_time_s", f"shape {(meta.num_frames,)}", frame_time_s.shape)
         if not np.isfinite(frame_time_s).all() or frame_time_s[0] != 0 or (np.diff(frame_time_s) < 0).any():

@@ -39,7 +39,7 @@ class StoredVideo:
         self.id = commit.video_id
         self.commit = commit
         self._zarr_path = store_path / "tokens.zarr"
-        self._group_path = self._zarr_path / commit.path
+        self.group_path = self._zarr_path / commit.path
         self._verify = verify
         self._stamps = commit.generation_files
         self._arrays: dict[str, ShardedArray | ZarrArray] = {}
@@ -48,7 +48,7 @@ class StoredVideo:
         try:
             self.meta = VideoMeta.from_dict({name: attributes[name] for name in VideoMeta.model_fields if name in attributes})
         except VjepaLocError as error:
-            raise CorruptStoreError(f"video {self.id!r}: the attributes in {self._group_path / 'zarr.json'} are wrong: {error}") from None
+            raise CorruptStoreError(f"video {self.id!r}: the attributes in {self.group_path / 'zarr.json'} are wrong: {error}") from None
 
     def __repr__(self) -> str:
         summary = self.commit.summary
@@ -251,11 +251,11 @@ class StoredVideo:
         return values
 
     def _files(self, name: str) -> ArrayFiles:
-        return ArrayFiles(self.id, name, self._group_path / name, self._stamps)
+        return ArrayFiles(self.id, name, self.group_path / name, self._stamps)
 
     def _metadata(self, file: str) -> dict[str, Any]:
         """A `zarr.json` of this video, which has to be exactly the one that was committed."""
-        path = self._group_path / file
+        path = self.group_path / file
         stamp = self._stamps.get(file)
         try:
             raw = path.read_bytes()

@@ -5,19 +5,25 @@ camera shakes and the light drifts. `synthesize` writes a native data set; it ne
 seed gives the same videos. Who needs the scenes without files calls `features.synthetic_motion.draw_scene`.
 """
 
-import json
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from features.synthetic_motion import draw_scene
 from features.synthetic_scene import FPS, HEIGHT_PX, WIDTH_PX, Scene, render
 from features.synthetic_schedule import LABELS
+from vjepa_loc.dataset import Dataset, Video, index_videos, read_dataset, write_dataset
 from vjepa_loc.errors import ConfigError
+from vjepa_loc.events import Event
+
+SCENE_VERSION = 1
+"""To be raised whenever the same seed gives other scenes or pictures, so that older files are made again."""
 
 SPLIT_SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
+
+_RECIPE_KEY = "synthetic"
 
 
 def split_counts(num_videos: int) -> dict[str, int]:
@@ -40,44 +46,34 @@ def synthesize(
 
     `num_videos` is a total, divided by `split_counts`, or the number per split. Video number i depends on `seed` and i
     alone. `num_workers` processes render (by default one per usable core; 1 renders in this process);
-    `on_video(num_done, num_all)` is called after each video. The data set's file is written last, so that it never names
-    a video that is not there. Raises ConfigError for counts that make no data set.
+    `on_video(num_done, num_all)` is called after each video. The dataset's file is written last, so that it never names
+    a video that is not there; where it already names all that is asked for, nothing is made again.
+
+    Raises ConfigError for counts that make no dataset, or where `out_dir` holds a dataset that is not synthetic.
     """
     counts = split_counts(num_videos) if isinstance(num_videos, int) else dict(num_videos)
     if any(count < 0 for count in counts.values()) or sum(counts.values()) < 1 or "all" in counts:
-        raise ConfigError(f"synthesize: expected at least 1 video in named splits (not 'all'), none negative, got {counts}")
+        raise ConfigError(f"synthesize: expected 1 video or more in splits not named 'all', none negative, got {counts}")
     if seed < 0:
         raise ConfigError(f"synthesize: expected a seed of 0 or more, got {seed}")
-    out_dir = Path(out_dir)
-    (out_dir / "videos").mkdir(parents=True, exist_ok=True)
+    out_dir = Path(out_dir).resolve()
     dataset_file = out_dir / "dataset.json"
-    dataset_file.unlink(missing_ok=True)
+    recipe = {"version": SCENE_VERSION, "seed": seed, "videos": counts}
+    if dataset_file.exists():
+        if _is_made(dataset_file, recipe):
+            return dataset_file
+        dataset_file.unlink()
+    (out_dir / "videos").mkdir(parents=True, exist_ok=True)
     splits = [split for split, count in counts.items() for _ in range(count)]
-    jobs = [(str(out_dir), seed, index, split) for index, split in enumerate(splits)]
-    num_workers = min(num_workers or _num_usable_cores(), len(jobs))
-    entries = []
-    if num_workers == 1:
-        for job in jobs:
-            entries.append(_make_video(job))
-            if on_video:
-                on_video(len(entries), len(jobs))
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-            for entry in pool.map(_make_video, jobs):
-                entries.append(entry)
-                if on_video:
-                    on_video(len(entries), len(jobs))
-    document = {
-        "format": "vjepa_loc",
-        "version": 1,
-        "labels": list(LABELS),
-        "videos": [video for video, _ in entries],
-        "events": [event for _, events in entries for event in events],
-    }
-    partial_file = dataset_file.with_suffix(".json.partial")
-    partial_file.write_text(json.dumps(document), encoding="utf-8")
-    os.replace(partial_file, dataset_file)
+    jobs = [(out_dir / "videos", seed, index, split) for index, split in enumerate(splits)]
+    videos: list[Video] = []
+    events: list[Event] = []
+    for video, video_events in _make_videos(jobs, min(num_workers or _num_usable_cores(), len(jobs))):
+        videos.append(video)
+        events.extend(video_events)
+        if on_video:
+            on_video(len(videos), len(jobs))
+    write_dataset(Dataset(LABELS, index_videos(videos), events, extra={_RECIPE_KEY: recipe}), dataset_file)
     return dataset_file
 
 
@@ -96,36 +92,47 @@ def write_video(scene: Scene, file: str | Path) -> None:
     os.replace(partial_file, file)
 
 
-def describe(scene: Scene, split: str) -> tuple[dict, list[dict]]:
-    """The scene's entries in a native data set: its video and its events."""
-    video = {
-        "id": scene.video_id,
-        "file": f"videos/{scene.video_id}.mp4",
-        "fps": float(FPS),
-        "num_frames": scene.num_frames,
-        "width": WIDTH_PX,
-        "height": HEIGHT_PX,
-        "split": split,
-    }
+def describe(scene: Scene, file: str | Path, split: str) -> tuple[Video, list[Event]]:
+    """The scene as an entry of a dataset: the video, written at `file`, and its events."""
+    video = Video(scene.video_id, Path(file).resolve(), float(FPS), scene.num_frames, WIDTH_PX, HEIGHT_PX, split)
     events = [
-        {
-            "id": f"{scene.video_id}-{number}",
-            "video_id": scene.video_id,
-            "label": event.label,
-            "start_frame": event.start_frame,
-            "end_frame": event.end_frame,
-            "boxes": {str(frame): list(box) for frame, box in event.boxes.items()},
-        }
+        Event(
+            scene.video_id,
+            event.label,
+            event.start_frame,
+            event.end_frame,
+            list(event.boxes),
+            list(event.boxes.values()),
+            id=f"{scene.video_id}-{number}",
+        )
         for number, event in enumerate(scene.events)
     ]
     return video, events
 
 
-def _make_video(job: tuple[str, int, int, str]) -> tuple[dict, list[dict]]:
-    out_dir, seed, index, split = job
+def _is_made(dataset_file: Path, recipe: dict) -> bool:
+    """Whether the file and the videos it names are what `recipe` makes. Raises ConfigError if it is not synthetic."""
+    dataset = read_dataset(dataset_file)
+    if _RECIPE_KEY not in dataset.extra:
+        raise ConfigError(f"synthesize: {dataset_file} is a dataset of another origin; expected a folder without one")
+    return dataset.extra[_RECIPE_KEY] == recipe and all(video.file.is_file() for video in dataset.videos.values())
+
+
+def _make_videos(jobs: list[tuple], num_workers: int) -> Iterator[tuple[Video, list[Event]]]:
+    if num_workers == 1:
+        yield from map(_make_video, jobs)
+        return
+    # Spawned, not forked: the caller may have threads (torch, a progress bar) whose locks a fork would copy.
+    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_make_video, jobs)
+
+
+def _make_video(job: tuple[Path, int, int, str]) -> tuple[Video, list[Event]]:
+    folder, seed, index, split = job
     scene = draw_scene(seed, index)
-    write_video(scene, Path(out_dir) / "videos" / f"{scene.video_id}.mp4")
-    return describe(scene, split)
+    file = folder / f"{scene.video_id}.mp4"
+    write_video(scene, file)
+    return describe(scene, file, split)
 
 
 def _num_usable_cores() -> int:

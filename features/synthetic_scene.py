@@ -6,6 +6,7 @@ shake. Truth is read off the same silhouettes that are painted.
 Shapes: F frames of the video, H x W pixels.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,8 @@ from features.synthetic_sprites import Pose, Sprite
 WIDTH_PX, HEIGHT_PX, FPS = 320, 180, 25
 SHAKE_MARGIN_PX = 12
 HELD_LEVEL = 1000.0
+MIN_VISIBLE_SHARE = 0.2
+MIN_MOVE_PX = 2.0
 
 _NUM_NOISE_ROWS, _NUM_NOISE_COLUMNS = 64, 64
 
@@ -57,8 +60,12 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class SceneEvent:
-    """Truth of one event: `[start_frame, end_frame)` and the visible part's box per frame, `x0, y0, x1, y1` in pixels."""
+    """Truth of one event: `[start_frame, end_frame)` and the visible part's box per frame, `x0, y0, x1, y1` in pixels.
 
+    `product` is the place of its product in `Scene.products`.
+    """
+
+    product: int
     label: str
     start_frame: int
     end_frame: int
@@ -82,7 +89,7 @@ class Scene:
 
 
 def visible_mask(
-    sprite: Sprite, pose: Pose, covers: list[tuple[Sprite, Pose]], width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX
+    sprite: Sprite, pose: Pose, covers: list[tuple[Sprite, Pose]]
 ) -> tuple[np.ndarray, tuple[int, int], int]:
     """What of a silhouette can be seen inside the frame and beside the `covers` that lie above it.
 
@@ -92,7 +99,7 @@ def visible_mask(
     rect = sprite.extent(pose)
     mask = sprite.sample_alpha(pose, rect) > 0.5
     num_whole = int(mask.sum())
-    x0, y0, x1, y1 = max(rect[0], 0), max(rect[1], 0), min(rect[2], width_px), min(rect[3], height_px)
+    x0, y0, x1, y1 = max(rect[0], 0), max(rect[1], 0), min(rect[2], WIDTH_PX), min(rect[3], HEIGHT_PX)
     if x0 >= x1 or y0 >= y1:
         return np.zeros((0, 0), dtype=bool), (0, 0), num_whole
     mask = mask[y0 - rect[1] : y1 - rect[1], x0 - rect[0] : x1 - rect[0]].copy()
@@ -110,16 +117,40 @@ def visible_share(sprite: Sprite, pose: Pose, covers: list[tuple[Sprite, Pose]])
     return float(mask.sum()) / num_whole
 
 
-def look_at(scene: Scene, track: Track, frame: int) -> tuple[float, tuple[float, float, float, float] | None]:
-    """A product on a frame: its visible share and the box around its visible part, None where it is wholly hidden."""
-    shake = scene.shake_F2[frame]
+def covers_of(tracks: Iterable[Track], track: Track, frame: int, shake_xy=(0.0, 0.0)) -> list[tuple[Sprite, Pose]]:
+    """Those of `tracks` that lie above `track` on a frame, posed."""
     level = track.level_F[frame]
-    covers = [
-        (other.sprite(frame), other.pose(frame, shake))
-        for other in (*scene.products, *scene.hands)
-        if other.level_F[frame] > level
-    ]
-    mask, (x0, y0), num_whole = visible_mask(track.sprite(frame), track.pose(frame, shake), covers)
+    return [(other.sprite(frame), other.pose(frame, shake_xy)) for other in tracks if other.level_F[frame] > level]
+
+
+def event_truth(scene: Scene, product: int, label: str, first: int, stop: int) -> SceneEvent:
+    """The event of product number `product`, which a hand handles within the frames `[first, stop)`, as they show it.
+
+    One rule for all labels. It starts on the first frame on which `MIN_VISIBLE_SHARE` of the product is visible (`take`,
+    which comes in over an edge of the frame) or on which it is `MIN_MOVE_PX` from where it lay (`return`, `rummage`),
+    and ends, half-open, by the mirrored rule. Movement is measured in the basket, so the camera's shake moves nothing.
+    """
+    track = scene.products[product]
+    frames = [frame for frame in range(max(first, 0), min(stop, scene.num_frames)) if track.is_present(frame)]
+    views = {frame: _look_at(scene, track, frame) for frame in frames}
+    xy_n2 = track.pose_F4[frames, :2]
+    if label == "take":
+        start = next(frame for frame in frames if views[frame][0] >= MIN_VISIBLE_SHARE)
+    else:
+        start = frames[np.flatnonzero(np.hypot(*(xy_n2 - xy_n2[0]).T) >= MIN_MOVE_PX)[0]]
+    if label == "return":
+        last = next(frame for frame in reversed(frames) if views[frame][0] >= MIN_VISIBLE_SHARE)
+    else:
+        last = frames[np.flatnonzero(np.hypot(*(xy_n2 - xy_n2[-1]).T) >= MIN_MOVE_PX)[-1]]
+    boxes = {frame: box for frame, (_, box) in views.items() if start <= frame <= last and box is not None}
+    return SceneEvent(product, label, start, last + 1, boxes)
+
+
+def _look_at(scene: Scene, track: Track, frame: int) -> tuple[float, tuple[float, float, float, float] | None]:
+    """A product's visible share and the box around what is visible, None where it is wholly hidden."""
+    shake_xy = scene.shake_F2[frame]
+    covers = covers_of((*scene.products, *scene.hands), track, frame, shake_xy)
+    mask, (x0, y0), num_whole = visible_mask(track.sprite(frame), track.pose(frame, shake_xy), covers)
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not columns.size:
         return 0.0, None
@@ -127,7 +158,7 @@ def look_at(scene: Scene, track: Track, frame: int) -> tuple[float, tuple[float,
     return float(mask.sum()) / num_whole, tuple(float(edge) for edge in box)
 
 
-def render(scene: Scene):
+def render(scene: Scene) -> Iterator[np.ndarray]:
     """Yields the frames in order, each (HEIGHT_PX, WIDTH_PX, 3) uint8."""
     noise_rng = np.random.default_rng(scene.noise_seed)
     noise = noise_rng.normal(0, 2.0, (HEIGHT_PX + _NUM_NOISE_ROWS, WIDTH_PX + _NUM_NOISE_COLUMNS, 3)).astype(np.float32)

@@ -14,6 +14,7 @@ NUM_EVENTS = (6, 12)
 MEDIAN_LENGTH, LENGTH_SIGMA, LENGTH_BOUNDS = 16.0, 0.55, (8, 90)
 NUM_LYING_AT_START = (4, 6)
 MAX_LYING = 8
+MIN_PAIRED_SHARE = 0.25
 SAME_LABEL_SHARE = 0.4
 SLIDE_FRAMES = (8, 14)
 MAX_HANDS = 2
@@ -55,7 +56,7 @@ class Schedule:
 
 
 def draw_schedule(rng: np.random.Generator) -> Schedule:
-    """A random schedule: 6 to 12 events in 200 to 400 frames, a third or more of them in overlapping pairs."""
+    """A random schedule: 6 to 12 events in 200 to 400 frames, a quarter or more of them in overlapping pairs."""
     while True:
         num_lying = int(rng.integers(NUM_LYING_AT_START[0], NUM_LYING_AT_START[1] + 1))
         groups = _place(_draw_groups(rng, num_lying))
@@ -64,7 +65,7 @@ def draw_schedule(rng: np.random.Generator) -> Schedule:
         num_needed = max((visit.hand_out for group in groups for visit in group), default=0)
         events = [visit for group in groups for visit in group]
         num_paired = sum(len(group) for group in groups if len(group) > 1)
-        if len(events) >= NUM_EVENTS[0] and num_needed <= NUM_FRAMES[1] and num_paired >= 0.3 * len(events):
+        if len(events) >= NUM_EVENTS[0] and num_needed <= NUM_FRAMES[1] and num_paired >= MIN_PAIRED_SHARE * len(events):
             break
     num_frames = int(rng.integers(max(NUM_FRAMES[0], num_needed), NUM_FRAMES[1] + 1))
     pauses = np.floor(rng.dirichlet(np.ones(len(groups) + 1))[:-1] * (num_frames - num_needed)).astype(int)
@@ -79,7 +80,7 @@ def draw_schedule(rng: np.random.Generator) -> Schedule:
 def _draw_groups(rng, num_lying) -> list[list[Visit]]:
     """Events in order, alone or in overlapping pairs, each group starting at frame 0."""
     num_events = int(rng.integers(NUM_EVENTS[0], NUM_EVENTS[1] + 1))
-    num_pairs = int(rng.integers(-(-num_events // 6), num_events // 3 + 1))
+    num_pairs = -(-num_events // 8) + int(rng.integers(2))
     sizes = rng.permutation([2] * num_pairs + [1] * (num_events - 2 * num_pairs))
     groups = []
     for size in sizes:

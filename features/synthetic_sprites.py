@@ -134,8 +134,8 @@ def draw_basket(rng: np.random.Generator, width_px: int, height_px: int, margin_
     """The empty basket from above: `(height + 2 margin, width + 2 margin, 3)` float32, and the floor's mean colour."""
     x = np.arange(-margin_px, width_px + margin_px, dtype=np.float32)[None, :] + 0.5
     y = np.arange(-margin_px, height_px + margin_px, dtype=np.float32)[:, None] + 0.5
-    tone = rng.uniform(80, 150)
-    floor_rgb = (tone * (1 + rng.uniform(-0.07, 0.07, 3))).astype(np.float32)
+    tone = rng.uniform(75, 165)
+    floor_rgb = (tone * (1 + rng.uniform(-0.12, 0.12, 3))).astype(np.float32)
     brightness = 1 + 0.10 * _smooth_noise(rng, y.shape[0], x.shape[1], 24) + 0.05 * _smooth_noise(rng, y.shape[0], x.shape[1], 5)
     period = rng.uniform(9, 20)
     angle = rng.uniform(0, np.pi / 2)

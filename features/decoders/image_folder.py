@@ -52,7 +52,7 @@ class ImageFolderReader(VideoReader):
 
     def _decoded(self) -> Iterator[Decoded]:
         for file in self._files:
-            yield Decoded(None, False, lambda file=file: self._read(self.path, file))
+            yield Decoded(None, None, False, lambda file=file: self._read(self.path, file))
 
     @staticmethod
     def _read(folder: Path, file: Path) -> np.ndarray:

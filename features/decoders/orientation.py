@@ -10,6 +10,7 @@ x' = a x + c y, y' = b x + d y. The turns of phones and cameras have either b = 
 import math
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -28,35 +29,26 @@ class Orientation:
     mirror_y: bool = False
 
     @classmethod
-    def of_display_matrix(cls, matrix: bytes) -> "Orientation":
-        """Raises VideoError for an angle that is not a multiple of 90 degrees, and for a matrix without an area."""
+    def of_display_matrix(cls, matrix: bytes, path: Path) -> "Orientation":
+        """`path` is named in errors. Raises VideoError for an angle that is not a multiple of 90 degrees, and for a matrix without an area."""
         a, b, _, c, d = struct.unpack_from("=5i", matrix)
         swap = abs(b) + abs(c) > abs(a) + abs(d)
         (along_x, along_y), (across_x, across_y) = ((c, b), (a, d)) if swap else ((a, d), (c, b))
         tilt = max(math.degrees(math.atan2(abs(across_x), abs(along_x))), math.degrees(math.atan2(abs(across_y), abs(along_y))))
         if not (along_x and along_y) or tilt > MAX_TILT_DEGREES:
             raise VideoError(
-                f"display matrix ({a}, {b}, {c}, {d}): expected a turn by a multiple of 90 degrees; "
+                f"{path}: display matrix ({a}, {b}, {c}, {d}): expected a turn by a multiple of 90 degrees; "
                 "re-encode the video without its rotation"
             )
         return cls(swap, along_x < 0, along_y < 0)
 
     @classmethod
-    def of_degrees(cls, degrees: int) -> "Orientation":
+    def of_degrees(cls, degrees: int, path: Path) -> "Orientation":
         """The turn whose `degrees` are these. Raises VideoError for an oblique one."""
         for turn in (cls(), cls(True, False, True), cls(False, True, True), cls(True, True, False)):
             if (turn.degrees - degrees) % 360 == 0:
                 return turn
-        raise VideoError(f"rotation {degrees}: expected a multiple of 90 degrees; re-encode the video without its rotation")
-
-    @property
-    def is_identity(self) -> bool:
-        return not (self.swap or self.mirror_x or self.mirror_y)
-
-    @property
-    def is_mirrored(self) -> bool:
-        """Whether no rotation alone gives it."""
-        return self.swap ^ self.mirror_x ^ self.mirror_y
+        raise VideoError(f"{path}: rotation {degrees}: expected a multiple of 90 degrees; re-encode the video without its rotation")
 
     @property
     def degrees(self) -> int:
@@ -66,9 +58,7 @@ class Orientation:
         return -180 if self.mirror_x and self.mirror_y else 0
 
     def apply(self, rgb_HW3: np.ndarray) -> np.ndarray:
-        """The picture as it is shown; contiguous."""
-        if self.is_identity:
-            return rgb_HW3
+        """The picture as it is shown: a view of `rgb_HW3`."""
         if self.swap:
             rgb_HW3 = rgb_HW3.swapaxes(0, 1)
-        return np.ascontiguousarray(rgb_HW3[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
+        return rgb_HW3[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]

@@ -24,6 +24,8 @@ from features.decoders.reader import DEFAULT_NOMINAL_FPS, Decoded, VideoInfo, Vi
 from features.decoders.timeline import sane_rate
 from vjepa_loc.errors import VideoError
 
+# FFmpeg takes any text for the art of terminals, and would draw it.
+TEXT_CONTAINERS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 # Bare bit streams carry no times; FFmpeg answers with a rate of its own.
 BARE_CONTAINERS = frozenset({"h264", "hevc", "vvc", "m4v", "mpegvideo", "mjpeg", "mjpeg_2000", "obu", "cavsvideo", "dirac"})
 
@@ -32,11 +34,15 @@ def open_container(path: Path) -> InputContainer:
     """Raises VideoError with FFmpeg's reason where the file is not a container that it can open."""
     try:
         # Absolute, because FFmpeg takes what stands before a colon for a protocol.
-        return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise VideoError(
             f"{path}: expected a video, got a file that FFmpeg cannot open ({error.strerror}); it may be cut short or no video"
         ) from None
+    if container.format.name in TEXT_CONTAINERS:
+        container.close()
+        raise VideoError(f"{path}: expected a video, got a text file")
+    return container
 
 
 def choose_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -49,18 +55,20 @@ def choose_stream(container: InputContainer, path: Path) -> VideoStream:
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
             return stream
-    pictures = " (its only picture is a cover)" if container.streams.video else ""
-    raise VideoError(f"{path}: expected a video stream, found only {', '.join(kinds) or 'nothing'}{pictures}")
+    if not kinds:
+        raise VideoError(f"{path}: expected a video stream, found no stream at all; the file may be cut short")
+    cover = ", whose picture is a cover" if container.streams.video else ""
+    raise VideoError(f"{path}: expected a video stream, found only {', '.join(kinds)}{cover}")
 
 
-def orientation_of(frame: VideoFrame) -> Orientation:
+def orientation_of(frame: VideoFrame, path: Path) -> Orientation:
     """How `frame` is turned before it is shown. Raises VideoError for oblique angles."""
     try:
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     except ValueError:
         # PyAV stumbles over kinds of side data that are newer than itself, whichever kind is asked for.
-        return Orientation.of_degrees(frame.rotation)
-    return Orientation() if matrix is None else Orientation.of_display_matrix(bytes(matrix))
+        return Orientation.of_degrees(frame.rotation, path)
+    return Orientation() if matrix is None else Orientation.of_display_matrix(bytes(matrix), path)
 
 
 @dataclass
@@ -136,7 +144,7 @@ class PyavReader(VideoReader):
             reason = self._early_errors[0] if self._early_errors else "no error was reported"
             raise VideoError(f"{path}: expected frames, got none that can be decoded ({reason})")
         self._first = first
-        orientation = orientation_of(first)
+        orientation = orientation_of(first, path)
         width, height = (first.height, first.width) if orientation.swap else (first.width, first.height)
         stated, bare = stated_rate(stream), self._container.format.name in BARE_CONTAINERS
         if bare and first.pts is None:
@@ -168,18 +176,22 @@ class PyavReader(VideoReader):
         picture: VideoFrame | None = self._first
         del self._first
         while picture is not None:
-            yield Decoded(self._time_s(picture), picture.is_corrupt, lambda: self._rgb(picture))
+            ticks = picture.pts if picture.pts is not None else picture.dts
+            yield Decoded(
+                self._seconds(ticks, picture), self._seconds(picture.duration, picture), picture.is_corrupt,
+                lambda: self._rgb(picture),
+            )
             picture = self._next_picture(self.path)
 
-    def _time_s(self, picture: VideoFrame) -> float | None:
-        ticks = picture.pts if picture.pts is not None else picture.dts
+    def _seconds(self, ticks: int | None, picture: VideoFrame) -> float | None:
+        # Pictures that were waiting in the decoder at the end of the file come without a time base.
         base = picture.time_base or self._stream.time_base
         return None if ticks is None or not base else float(ticks * base)
 
     def _rgb(self, picture: VideoFrame) -> np.ndarray:
         # One thread and one context for all pictures: PyAV's defaults start threads and build a new context for each.
         rgb_HW3 = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
-        return orientation_of(picture).apply(rgb_HW3)
+        return np.ascontiguousarray(orientation_of(picture, self.path).apply(rgb_HW3))
 
     def versions(self) -> dict[str, str]:
         return {"python": platform.python_version(), "av": av.__version__, "ffmpeg": av.ffmpeg_version_info}
@@ -201,6 +213,9 @@ def rates_differ(stream: VideoStream) -> bool:
 
 def stream_duration_s(container: InputContainer, stream: VideoStream) -> float | None:
     """How long the video stream says it is; None where only a duration shared with other streams is known."""
+    if container.format.name == "avi" and stream.frames and sane_rate(stream.average_rate):
+        # FFmpeg shortens the duration of a cut file to what its size allows; the number of frames stays as written.
+        return float(stream.frames / stream.average_rate)
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     written = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip())

@@ -54,9 +54,10 @@ class Frame(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """One picture as a decoder hands it over: the container's time or None, whether it is broken, and how to get pixels."""
+    """One picture as a decoder hands it over: the container's time and how long it is shown, where known, and how to get pixels."""
 
     container_time_s: float | None
+    duration_s: float | None
     corrupt: bool
     to_rgb: Callable[[], np.ndarray]
 
@@ -78,6 +79,7 @@ class VideoReader(ABC):
         self._timeline = Timeline(info.fps)
         self._num_errors = 0
         self._num_corrupt = 0
+        self._last_duration_s = 0.0
         self._messages: list[str] = []
         self._started = self._ended = False
 
@@ -108,6 +110,7 @@ class VideoReader(ABC):
         self._started = True
         for index, decoded in enumerate(self._decoded()):
             time_s = self._timeline.add(decoded.container_time_s)
+            self._last_duration_s = decoded.duration_s or 0.0
             if decoded.corrupt:
                 self._num_corrupt += 1
                 self._note(f"frame {index} is broken")
@@ -120,11 +123,11 @@ class VideoReader(ABC):
         self._ended = True
 
     def _checked(self, index: int, rgb_HW3: np.ndarray) -> np.ndarray:
-        height, width = rgb_HW3.shape[:2]
-        if (width, height) != (self.info.width, self.info.height):
+        if rgb_HW3.shape != (self.info.height, self.info.width, 3):
+            height, width, *rest = rgb_HW3.shape
             raise VideoError(
                 f"{self.path}: frame {index}: expected {self.info.width}x{self.info.height} pixels as in the first frame, "
-                f"got {width}x{height}; re-encode the video with one frame size"
+                f"got {width}x{height}{'' if rest == [3] else f' of {rest} numbers'}; re-encode the video with one frame size"
             )
         return rgb_HW3
 
@@ -174,7 +177,7 @@ class VideoReader(ABC):
         self._after_the_end()
         time_s = self._timeline.time_s
         gaps, messages = gaps_after(time_s, self.info.fps), list(self._messages)
-        end_s = float(time_s[-1]) + float(1 / self.info.fps)
+        end_s = float(time_s[-1]) + max(float(1 / self.info.fps), self._last_duration_s)
         lost_s = (self.info.duration_s or 0.0) - end_s
         lost_end = lost_s > max(LOST_END_S, LOST_END_FRAMES / float(self.info.fps))
         if lost_end:
