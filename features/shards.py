@@ -96,7 +96,9 @@ class ShardWriter:
         spec = self._spec
         index = shard_index(self._num_chunks, spec.chunk_bytes, spec.shard_steps)
         write_all(self._fd, index)
-        os.fsync(self._fd)
+        if self._num_chunks == spec.shard_steps:
+            # Spreads a long video's writing over its length; what is left is synced with the small files.
+            os.fsync(self._fd)
         os.close(self._fd)
         self._fd = None
         crc = google_crc32c.extend(self._crc, index)

@@ -4,7 +4,6 @@ Files are copied as they are, checked against their commit on the way, and commi
 extracted there; an interrupted copy is simply started again.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,6 @@ def _copy_file(source: Path, target: Path, stamp: FileStamp) -> None:
             crc = google_crc32c.extend(crc, block)
             size += len(block)
             write_all(copy.fileno(), block)
-        os.fsync(copy.fileno())
     if FileStamp(size, f"{crc:08x}") != stamp:
         raise CorruptStoreError(
             f"{source}: expected {stamp.size} bytes with crc32c {stamp.crc32c}, got {size} with {crc:08x}; "

@@ -18,7 +18,7 @@ from torch import Tensor
 from features.claims import Claim, Owner
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary, key_of
 from features.durable import (
-    crc32c_hex, create_exclusively, free_bytes, readable_size, replace_file, storage_errors, sync_folder, sync_tree, write_synced,
+    crc32c_hex, create_exclusively, free_bytes, readable_size, replace_file, storage_errors, sync_folder, sync_tree, write_all,
 )
 from features.pyramid import Pyramid
 from features.quantise import channel_statistics, quantise
@@ -50,10 +50,11 @@ class StagedVideo:
             (self._folder / "owner.json").write_bytes(canonical_json(Owner.this_process().__dict__))
 
     def write(self, name: str, data: bytes) -> None:
-        """One small file, below the generation's folder."""
+        """One small file, below the generation's folder; `publish` syncs it."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(path, data)
+        with open(path, "xb", buffering=0) as file:
+            write_all(file.fileno(), data)
         self.stamps[name] = FileStamp(len(data), crc32c_hex(data))
 
     def publish(self, storage: Storage, meta: VideoMeta, num_steps: int, replaced: Commit | None) -> bool:
@@ -78,9 +79,9 @@ class StagedVideo:
             },
         )
         with storage_errors(f"storing video {self.video_id!r}", self._store.path):
-            sync_tree(self.path)
             self._make_groups(zarr_path / "videos", zarr_path / "videos" / key)
             os.rename(self.path, final)
+            sync_tree(final)
             sync_folder(final.parent)
         try:
             visible = CommitFolder(self._store.path).replace(commit, replaced)
