@@ -107,7 +107,7 @@ class TrainingData(LightningDataModule):
             for video_id, extent in self.train_videos.extents.items()
             for window in training_windows(video_id, extent.num_frames, self.window_frames, generator)
         ]
-        return shuffled(windows, self.train_reader.num_steps, self.config.batch_size, generator)
+        return shuffled(windows, self.train_reader, self.config.batch_size, generator)
 
     def all_targets(self) -> Iterator[Targets]:
         """The targets of the whole training split, window by window, for `prepare`."""
@@ -121,4 +121,4 @@ class TrainingData(LightningDataModule):
         if self.val_videos is None:
             return []
         windows = self.val_videos.sliding(self.window_frames, self.config.hop_frames(self.window_frames))
-        return WindowBatches(self.val_reader, in_order(windows, self.config.batch_size), self.val_targets)
+        return WindowBatches(self.val_reader, in_order(windows, self.val_reader, self.config.batch_size), self.val_targets)

@@ -35,11 +35,14 @@ from vjepa_loc.overlap import span_iou
 from vjepa_loc.settings import Settings
 from vjepa_loc.suppress import soft_nms
 
-RAMP = 0.25
-"""A quarter of the window inwards, and a position counts in full: the head sees enough before and after it."""
+BLIND = 1 / 16
+"""So near to its window's edge (a part of the window's length) a position is taken for the edge itself and does not count."""
 
-EDGE_WEIGHT = 0.01
-"""At the very edge; not 0, so that what no window sees better still counts."""
+SURE = 1 / 4
+"""So far inside, it counts in full: the head sees enough before and after it. Linear between the two."""
+
+LEAST_WEIGHT = 1e-6
+"""What no window sees from further inside still has a mean."""
 
 
 class JoinConfig(Settings):
@@ -125,11 +128,12 @@ class VideoJoiner:
         return Answer(label, float(start), float(end), float(score), first_step, boxes_K4)
 
     def _inwardness(self, frames: np.ndarray, windows: np.ndarray) -> np.ndarray:
-        """Weight of positions by their distance from the edges of their window (..., 2)."""
+        """Weight of positions by their distance from the edges of their windows (..., 2); an edge of the video is none."""
         start, end = windows[..., 0], windows[..., 1]
         before = np.where(start <= 0, np.inf, frames - start)
         after = np.where(end >= self.extent.num_frames, np.inf, end - frames)
-        return EDGE_WEIGHT + np.clip(np.minimum(before, after) / (RAMP * (end - start)), 0, 1)
+        inside = np.minimum(before, after) / (end - start)
+        return np.clip((inside - BLIND) / (SURE - BLIND), LEAST_WEIGHT, 1)
 
     def _sight(self, start: float, end: float, windows_W2: np.ndarray) -> np.ndarray:
         """How well each window sees an interval: the part it sees, squared, times how far inside the outer end lies."""

@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -61,8 +62,12 @@ class TokenReader:
         first, stop = self._steps(window, 0)
         return stop - first
 
+    def grids(self, window: Window) -> tuple[tuple[int, int], ...]:
+        """(H, W) of each stream of the window's video."""
+        return tuple(stream.grid for stream in self.streams[window.video_id])
+
     def read(self, windows: Sequence[Window], new_tokens: Callable[[tuple[int, ...]], Tensor] = torch.empty) -> Batch:
-        """The windows as one batch, padded to the longest and to the largest grid; `new_tokens(shape)` gives the memory."""
+        """The windows as one batch, padded to the longest; their videos have one grid. `new_tokens(shape)` gives the memory."""
         streams = tuple(self._read_stream(windows, index, new_tokens) for index in range(len(self.standardisations)))
         return Batch(streams, float(windows[0].num_frames))
 
@@ -80,19 +85,16 @@ class TokenReader:
         ranges = [self._steps(window, index) for window in windows]
         standardisation = self.standardisations[index]
         B, T = len(windows), max(stop - first for first, stop in ranges)
-        H, W = (max(sizes) for sizes in zip(*(video.grid for video in videos), strict=True))
+        H, W = videos[0].grid
         tokens_BTHWC = new_tokens((B, T, H, W, len(standardisation.mean_C)))
         valid_BTHW = torch.zeros(B, T, H, W, dtype=torch.bool)
-        # A padded cell gets the whole picture as its box: an area that no computation stumbles over.
-        cell_box_BHW4 = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(B, H, W, 4).clone()
+        cell_box_BHW4 = torch.stack([video.cell_box_norm_HW4 for video in videos])
         start_BT, end_BT, first_seen_BT, last_seen_BT = torch.zeros(4, B, T)
         for row, (window, video, (first, stop)) in enumerate(zip(windows, videos, ranges, strict=True)):
-            n, (h, w) = stop - first, video.grid
-            if (n, h, w) != (T, H, W):
-                tokens_BTHWC[row].zero_()
-            video.fill(tokens_BTHWC[row, :n, :h, :w], first, stop, standardisation, self.budget)
-            valid_BTHW[row, :n, :h, :w] = video.valid_HW
-            cell_box_BHW4[row, :h, :w] = video.cell_box_norm_HW4
+            n = stop - first
+            video.fill(tokens_BTHWC[row, :n], first, stop, standardisation, self.budget)
+            tokens_BTHWC[row, n:] = 0
+            valid_BTHW[row, :n] = video.valid_HW
             start_BT[row] = _padded(video.start_T[first:stop], T) - window.start_frame
             end_BT[row] = _padded(video.end_T[first:stop], T) - window.start_frame
             first_seen_BT[row] = _padded(video.first_seen_T[first:stop], T) - window.start_frame
@@ -144,20 +146,25 @@ class BufferRing:
         return buffer
 
 
-def in_order(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:
-    """Batches of consecutive windows."""
-    return [list(windows[start : start + batch_size]) for start in range(0, len(windows), batch_size)]
+def in_order(windows: Sequence[Window], reader: TokenReader, batch_size: int) -> list[list[Window]]:
+    """Batches of consecutive windows; a new grid starts a new batch."""
+    return [batch for _, run in groupby(windows, key=reader.grids) for batch in _cut(list(run), batch_size)]
 
 
 def shuffled(
-    windows: Sequence[Window], num_steps: Callable[[Window], int], batch_size: int, generator: np.random.Generator
+    windows: Sequence[Window], reader: TokenReader, batch_size: int, generator: np.random.Generator
 ) -> list[list[Window]]:
-    """Batches in random order, of random windows of similar length, so that little is padded."""
+    """Batches in random order, of random windows of one grid and of similar length, so that little is padded."""
     windows = [windows[index] for index in generator.permutation(len(windows))]
-    pool = NEIGHBOURS * batch_size
-    alike = [w for start in range(0, len(windows), pool) for w in sorted(windows[start : start + pool], key=num_steps)]
-    batches = in_order(alike, batch_size)
+    batches = []
+    for _, alike in groupby(sorted(windows, key=reader.grids), key=reader.grids):
+        for pool in _cut(list(alike), NEIGHBOURS * batch_size):
+            batches += _cut(sorted(pool, key=reader.num_steps), batch_size)
     return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def _cut(windows: Sequence[Window], size: int) -> list[list[Window]]:
+    return [list(windows[start : start + size]) for start in range(0, len(windows), size)]
 
 
 def read_ahead(items: Iterator[Item], ahead: int) -> Iterator[Item]:

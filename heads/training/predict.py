@@ -84,7 +84,8 @@ class Run:
         config, length = self.info.train, self.info.window_frames
         videos = StreamedVideos(dict(streams))
         windows = videos.sliding(length, config.hop_frames(length))
-        batches = WindowBatches(TokenReader(streams, self._standardisations), in_order(windows, config.batch_size))
+        reader = TokenReader(streams, self._standardisations)
+        batches = WindowBatches(reader, in_order(windows, reader, config.batch_size))
         collector = EventCollector(videos.extents, self.labels, config)
         bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         for batch in batches:

@@ -191,16 +191,23 @@ class RunFolder:
             raise RunError(f"{self.path / name}: cannot be read ({error}); train again") from None
 
 
+def finished_runs(runs_path: Path | str) -> list[RunFolder]:
+    """The finished runs in a folder, the one that finished last first."""
+    folders = [RunFolder(path.parent) for path in Path(runs_path).glob(f"*/{INFO}")]
+    finished = [folder for folder in folders if folder.finished]
+    return sorted(finished, key=lambda folder: (folder.finished_at, folder.path.name), reverse=True)
+
+
 def newest_finished_run(runs_path: Path | str) -> Path:
     """The run folder that finished last. Raises `RunError` saying which unfinished ones there are, and what to do."""
-    folders = sorted(path.parent for path in Path(runs_path).glob(f"*/{INFO}"))
-    finished = [path for path in folders if RunFolder(path).finished]
+    finished = finished_runs(runs_path)
     if finished:
-        return max(finished, key=lambda path: (RunFolder(path).finished_at, path.name))
-    if folders:
+        return finished[0].path
+    unfinished = sorted(path.parent for path in Path(runs_path).glob(f"*/{INFO}"))
+    if unfinished:
         raise RunError(
-            f"{runs_path}: none of its {len(folders)} runs is finished; continue one with "
-            f"`python cli.py train-head --resume {folders[-1]}`"
+            f"{runs_path}: none of its {len(unfinished)} runs is finished; continue one with "
+            f"`python cli.py train-head --resume {unfinished[-1]}`"
         )
     raise RunError(f"{runs_path}: no run found; train one with `python cli.py train-head --head=detr`, or give --runs or --run")
 
