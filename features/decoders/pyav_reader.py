@@ -47,7 +47,7 @@ def open_container(path: Path) -> InputContainer:
 
 def choose_stream(container: InputContainer, path: Path) -> VideoStream:
     """The first video stream that is not an attached picture. Raises VideoError where there is none or no decoder for it."""
-    kinds = sorted({stream.type for stream in container.streams})
+    kinds = sorted({"a cover picture" if stream.type == "video" else stream.type for stream in container.streams})
     for stream in container.streams.video:
         if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
             if stream.codec_context is None:
@@ -57,8 +57,7 @@ def choose_stream(container: InputContainer, path: Path) -> VideoStream:
             return stream
     if not kinds:
         raise VideoError(f"{path}: expected a video stream, found no stream at all; the file may be cut short")
-    cover = ", whose picture is a cover" if container.streams.video else ""
-    raise VideoError(f"{path}: expected a video stream, found only {', '.join(kinds)}{cover}")
+    raise VideoError(f"{path}: expected a video stream, found only {', '.join(kinds)}")
 
 
 def orientation_of(frame: VideoFrame, path: Path) -> Orientation:

@@ -1,0 +1,96 @@
+"""Clips whose frames carry their own number, so that tests see which frame a decoder gave."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+BLOCK_PX = 8
+NUM_BITS = 8
+
+
+def numbered_frame(number: int, width: int, height: int) -> np.ndarray:
+    """uint8 (height, width, 3): the number in black and white blocks in the middle rows, a white block marks the top left."""
+    rgb_HW3 = np.full((height, width, 3), 90, np.uint8)
+    rgb_HW3[: BLOCK_PX * 2, : BLOCK_PX * 2] = 250
+    top = height // 2 - BLOCK_PX
+    for bit in range(NUM_BITS):
+        left = bit * 2 * BLOCK_PX
+        rgb_HW3[top : top + 2 * BLOCK_PX, left : left + 2 * BLOCK_PX] = 235 if number >> bit & 1 else 20
+    return rgb_HW3
+
+
+def number_of(rgb_HW3: np.ndarray) -> int:
+    """The inverse of `numbered_frame`, after lossy coding."""
+    row = rgb_HW3.shape[0] // 2
+    return sum(
+        int(rgb_HW3[row, bit * 2 * BLOCK_PX + BLOCK_PX].mean() > 128) << bit for bit in range(NUM_BITS)
+    )
+
+
+def write_clip(
+    path: Path,
+    num_frames: int = 20,
+    codec: str = "libx264",
+    width: int = 144,
+    height: int = 64,
+    fps: Fraction | int = 25,
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    muxer: str | None = None,
+    muxer_options: dict[str, str] | None = None,
+    frame_ticks: Sequence[int] | None = None,
+    display_matrix: Sequence[int] | None = None,
+    audio: bool = False,
+) -> Path:
+    """Encodes numbered frames; `frame_ticks` are their times in frame periods (0, 1, 2, ... without it)."""
+    fps = Fraction(fps)
+    with av.open(str(path), "w", format=muxer, options=muxer_options or {}) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.options = options or {}
+        stream.codec_context.thread_count = 1
+        if frame_ticks is not None:
+            stream.codec_context.time_base = 1 / fps
+        if display_matrix is not None:
+            stream.set_display_matrix(display_matrix)
+        sound = container.add_stream("aac", rate=16000) if audio else None
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(index, width, height), format="rgb24")
+            frame.pts, frame.time_base = (frame_ticks[index] if frame_ticks is not None else index), 1 / fps
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 16000, 0
+            container.mux(sound.encode(silence))
+            container.mux(sound.encode(None))
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path) -> Callable[..., Path]:
+    """`clip("name.mp4", num_frames=..., ...)`: writes numbered frames below the test's own folder."""
+    return lambda name, **settings: write_clip(tmp_path / name, **settings)
+
+
+@pytest.fixture
+def read_number() -> Callable[[np.ndarray], int]:
+    return number_of
+
+
+@pytest.fixture
+def draw_number() -> Callable[[int, int, int], np.ndarray]:
+    return numbered_frame
+
+
+@pytest.fixture(scope="session")
+def real_videos() -> Path:
+    """The folder of awkward real videos; skips where it is absent."""
+    folder = Path(__file__).parents[2] / ".." / "shared" / "data" / "videos"
+    if not (folder / "probe.csv").is_file():
+        pytest.skip("../shared/data/videos is not here")
+    return folder.resolve()
