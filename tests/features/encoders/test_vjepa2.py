@@ -1,0 +1,214 @@
+import json
+import socket
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from features.encoders.vjepa2 import IMAGENET_MEAN, IMAGENET_STD, Config, Encoder
+from vjepa_loc.errors import ConfigError, WeightsError
+
+SMALL = {
+    "patch_size": 8, "crop_size": 32, "frames_per_clip": 8, "hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2,
+    "pred_hidden_size": 24, "pred_num_attention_heads": 4, "pred_num_hidden_layers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return VJEPA2Model(VJEPA2Config(**SMALL)).eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    model.save_pretrained(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def noise(num_clips: int, num_frames: int, side: int = 32) -> torch.Tensor:
+    shape = (num_clips, num_frames, side, side, 3)
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+
+def direct(model, frames_BTHWC3: torch.Tensor) -> torch.Tensor:
+    """transformers' own call on pixels normalised in the plain way."""
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    pixels = ((frames_BTHWC3.float() / 255 - mean) / std).permute(0, 1, 4, 2, 3)
+    with torch.no_grad():
+        return model(pixel_values_videos=pixels, skip_predictor=True).last_hidden_state
+
+
+@pytest.mark.parametrize("num_frames", [2, 6, 8, 16])
+def test_tokens_equal_the_direct_call(model, folder, num_frames):
+    encoder = Encoder(Config(weights=str(folder)))
+    frames = noise(2, num_frames)
+    tokens_BTHWC = encoder.encode(frames)
+    assert tokens_BTHWC.shape == (2, num_frames // 2, 4, 4, 48) and tokens_BTHWC.dtype == torch.float32
+    torch.testing.assert_close(tokens_BTHWC.reshape(2, -1, 48), direct(model, frames), atol=1e-5, rtol=1e-5)
+
+
+def test_the_spec_is_the_checkpoint_s(folder):
+    spec = Encoder(Config(weights=str(folder))).spec
+    assert (spec.family, spec.weights, spec.revision) == ("vjepa2", str(folder), None)
+    assert (spec.clip_frames, spec.tubelet, spec.patch_px, spec.input_height, spec.input_width, spec.channels) == (8, 2, 8, 32, 32, 48)
+    assert (spec.mean, spec.std) == (IMAGENET_MEAN, IMAGENET_STD) and not spec.fixed_clip
+    (folder / "video_preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}))
+    other = Encoder(Config(weights=str(folder))).spec
+    assert (other.mean, other.std) == ((0.5,) * 3, (0.25,) * 3) and other.digest == spec.digest
+
+
+def test_a_clip_does_not_depend_on_its_batch(folder):
+    encoder = Encoder(Config(weights=str(folder)))
+    frames = noise(3, 8)
+    together = encoder.encode(frames)
+    assert torch.equal(encoder.encode(frames[2:])[0], together[2])
+    assert torch.equal(encoder.encode(frames), together)
+
+
+def test_bfloat16_is_near_and_no_other_encoder(folder):
+    exact, fast = Encoder(Config(weights=str(folder))), Encoder(Config(weights=str(folder), dtype="bfloat16"))
+    frames = noise(1, 8)
+    expected, got = exact.encode(frames), fast.encode(frames)
+    assert fast.spec == exact.spec and got.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(expected, got, dim=-1).min() > 0.999
+    assert not torch.equal(expected, got)
+
+
+def test_the_digest_is_of_the_encoder_s_tensors_alone(folder):
+    before = Encoder(Config(weights=str(folder))).spec.digest
+    assert Encoder(Config(weights=str(folder))).spec.digest == before
+    tensors = load_file(folder / "model.safetensors")
+    tensors["predictor.layernorm.weight"] += 1
+    save_file(tensors, folder / "model.safetensors")
+    assert Encoder(Config(weights=str(folder))).spec.digest == before
+    tensors["encoder.layer.1.mlp.fc1.bias"][3] += 1
+    save_file(tensors, folder / "model.safetensors")
+    assert Encoder(Config(weights=str(folder))).spec.digest != before
+
+
+def test_sharded_checkpoints_and_classifiers_hold_the_same_encoder(folder, model, tmp_path):
+    digest = Encoder(Config(weights=str(folder))).spec.digest
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
+    assert (tmp_path / "sharded" / "model.safetensors.index.json").is_file()
+    assert Encoder(Config(weights=str(tmp_path / "sharded"))).spec.digest == digest
+    tensors = {f"vjepa2.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors")
+    assert Encoder(Config(weights=str(folder))).spec.digest == digest
+
+
+def test_the_predictor_is_never_loaded(folder):
+    encoder = Encoder(Config(weights=str(folder)))
+    assert not any("predictor" in name for name, _ in encoder._encoder.named_modules())
+    assert all(parameter.device.type == "cpu" and not parameter.requires_grad for parameter in encoder._encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("encoder.layer.1.norm1.weight"), r"1 of \d+ encoder tensors .* layer.1.norm1.weight: expected \(48,\), found none"),
+        (lambda tensors: tensors.update({"encoder.extra": torch.zeros(2)}), r"extra: expected none, found \(2,\)"),
+        (lambda tensors: tensors.update({"encoder.layernorm.bias": torch.zeros(2)}), r"layernorm.bias: expected \(48,\), found \(2,\)"),
+    ],
+    ids=["missing", "unknown", "shape"],
+)
+def test_every_tensor_must_fit(folder, change, message):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=message):
+        Encoder(Config(weights=str(folder)))
+
+
+def test_other_checkpoints_are_refused(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "videomae"}))
+    with pytest.raises(WeightsError, match="expected a checkpoint of model_type vjepa2, got 'videomae'"):
+        Encoder(Config(weights=str(folder)))
+    (folder / "config.json").write_text(json.dumps(config | {"crop_size": 36}))
+    with pytest.raises(WeightsError, match="crop_size of whole square patches"):
+        Encoder(Config(weights=str(folder)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match="empty: expected config.json in it, found none"):
+        Encoder(Config(weights=str(tmp_path / "empty")))
+
+
+def test_a_cut_weights_file_is_named(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(WeightsError, match="model.safetensors: cannot be read"):
+        Encoder(Config(weights=str(folder)))
+
+
+def test_only_the_checkpoint_s_input_size_is_taken(folder):
+    encoder = Encoder(Config(weights=str(folder)))
+    for frames in (noise(1, 8, side=48), noise(1, 3), noise(1, 8).float(), noise(1, 8)[0]):
+        with pytest.raises(ConfigError, match=r"expected uint8 frames \(clips, multiple of 2, 32, 32, 3\), the only input size of"):
+            encoder.encode(frames)
+
+
+def test_absent_weights_without_a_network_are_one_quick_line(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    start_s = time.monotonic()
+    with pytest.raises(WeightsError) as caught:
+        Encoder(Config(weights="some-owner/vjepa2-not-here", revision="abc"))
+    assert time.monotonic() - start_s < 30
+    message = str(caught.value)
+    for part in ("some-owner/vjepa2-not-here at revision abc", "hf download some-owner/vjepa2-not-here", "encoder.weights=/", "`make demo` needs no weights"):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
+    with pytest.raises(WeightsError, match="expected a folder or a hub id .*which is neither"):
+        Encoder(Config(weights=str(tmp_path / "nowhere")))
+
+
+def test_a_folder_has_no_revision(folder):
+    with pytest.raises(WeightsError, match="encoder.revision: expected none for the local folder"):
+        Encoder(Config(weights=str(folder), revision="main"))
+
+
+def test_a_cached_snapshot_is_used_with_its_commit(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "cache" / "models--owner--model"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    (cached / "snapshots").mkdir()
+    folder.rename(cached / "snapshots" / commit)
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    for revision in (None, "main", commit):
+        spec = Encoder(Config(weights="owner/model", revision=revision)).spec
+        assert (spec.weights, spec.revision) == ("owner/model", commit)
+
+
+def test_misspelt_settings_are_refused():
+    with pytest.raises(ConfigError, match="Config.dtype"):
+        Config(dtype="float16")
+    with pytest.raises(ConfigError, match="Config.weight: "):
+        Config(weight="x")
+
+
+@pytest.mark.slow
+def test_the_full_vit_l_equals_the_direct_call(tmp_path):
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = VJEPA2Model(VJEPA2Config()).eval()
+    model.save_pretrained(tmp_path)
+    encoder = Encoder(Config(weights=str(tmp_path)))
+    frames = noise(1, 4, side=256)
+    tokens_BTHWC = encoder.encode(frames)
+    assert tokens_BTHWC.shape == (1, 2, 16, 16, 1024) and encoder.spec.clip_frames == 64
+    torch.testing.assert_close(tokens_BTHWC.reshape(1, -1, 1024), direct(model, frames), atol=1e-5, rtol=1e-5)
