@@ -1,6 +1,6 @@
 """How far detectors get that understand nothing: a check that synthetic cart data is not too easy.
 
-    python benchmarks/trivial_detectors.py DATASET.json --tune train --split test
+    python -m benchmarks.trivial_detectors DATASET.json --tune train --split test
 
 prints one JSON object with
 - `frame_difference/tal@0.50`: events where consecutive frames differ, thresholds and label tuned on `--tune`;
@@ -44,8 +44,10 @@ def change_per_frame(file: Path) -> np.ndarray:
     return np.array(shares)
 
 
-def find_intervals(change_F: np.ndarray, smooth: int, high: float, low: float, trim: int) -> list[tuple[int, int, float]]:
-    """Intervals with a peak above `high`, as far as the smoothed change stays above `low`: (start, end, mean change)."""
+def find_intervals(
+    change_F: np.ndarray, smooth: int, high: float, low: float, trim: int
+) -> list[tuple[int, int, float]]:
+    """Where the smoothed change stays above `low` and peaks above `high`: (start, end, mean change)."""
     smoothed = np.convolve(change_F, np.ones(smooth) / smooth, mode="same")
     above = np.flatnonzero(np.diff(np.concatenate([[0], (smoothed > low).astype(int), [0]])))
     intervals = []
@@ -55,7 +57,7 @@ def find_intervals(change_F: np.ndarray, smooth: int, high: float, low: float, t
     return intervals
 
 
-def frame_difference(dataset: Dataset, changes: dict[str, np.ndarray], settings: tuple, labels: tuple[str, ...]) -> list[Event]:
+def frame_difference(changes: dict[str, np.ndarray], settings: tuple, labels: tuple[str, ...]) -> list[Event]:
     """Scored events of every video in `changes`: each interval once under each of `labels`."""
     smooth, high_quantile, low_share, trim = settings
     high = float(np.quantile(np.concatenate(list(changes.values())), high_quantile))
@@ -89,7 +91,8 @@ def mean_boxes_at_true_times(dataset: Dataset, tune_ids: list[str], split_ids: l
         for event in dataset.events_of(video_id):
             first, stop = event.covered_frames()
             boxes_K4 = np.tile(np.mean(boxes_of[event.label], axis=0), (stop - first, 1))
-            predictions.append(event.replace(box_frames_K=np.arange(first, stop), boxes_K4=boxes_K4, score=1.0, id=None))
+            frames_K = np.arange(first, stop)
+            predictions.append(event.replace(box_frames_K=frames_K, boxes_K4=boxes_K4, score=1.0, id=None))
     return predictions
 
 
@@ -107,11 +110,11 @@ def measure(dataset: Dataset, tune_split: str, split: str) -> dict[str, float]:
     settings = itertools.product(SMOOTH_FRAMES, HIGH_QUANTILES, LOW_SHARES, TRIM_FRAMES)
     best = max(
         itertools.product(settings, guesses),
-        key=lambda choice: tal_50(tune_split, frame_difference(dataset, changes[tune_split], *choice)),
+        key=lambda choice: tal_50(tune_split, frame_difference(changes[tune_split], *choice)),
     )
-    predictions = frame_difference(dataset, changes[split], *best)
+    predictions = frame_difference(changes[split], *best)
     mean_boxes = mean_boxes_at_true_times(dataset, ids[tune_split], ids[split])
-    once = frame_difference(dataset, changes[split], best[0], dataset.labels[:1])
+    once = frame_difference(changes[split], best[0], dataset.labels[:1])
     return {
         "frame_difference/tal@0.50": tal_50(split, predictions),
         "frame_difference/tal@0.50/true_labels": tal_50(split, with_true_labels(dataset, once)),

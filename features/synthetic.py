@@ -1,8 +1,8 @@
 """Synthetic cart data: videos seen from inside a shopping cart with exactly known events, for the demo and for tests.
 
 Products are taken into the basket, returned out of it, and rummaged about, while empty hands pass, the cart jerks, the
-camera shakes and the light drifts. `synthesize` writes a native data set; it needs no input and no network, and the same
-seed gives the same videos. Who needs the scenes without files calls `features.synthetic_motion.draw_scene`.
+camera shakes and the light drifts. `synthesize` writes a native dataset; it needs no input and no network, and the same
+seed gives the same bytes. Who needs scenes without files calls `features.synthetic_motion.draw_scene`.
 """
 
 import multiprocessing
@@ -55,7 +55,7 @@ def synthesize(
     """
     counts = split_counts(num_videos) if isinstance(num_videos, int) else dict(num_videos)
     if any(count < 0 for count in counts.values()) or sum(counts.values()) < 1 or "all" in counts:
-        raise ConfigError(f"synthesize: expected 1 video or more in splits not named 'all', none negative, got {counts}")
+        raise ConfigError(f"synthesize: expected 1 or more videos, splits not named 'all', none negative, got {counts}")
     if seed < 0:
         raise ConfigError(f"synthesize: expected a seed of 0 or more, got {seed}")
     out_dir = Path(out_dir).resolve()

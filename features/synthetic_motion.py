@@ -56,7 +56,7 @@ class _Product:
 
 
 def draw_scene(seed: int, index: int) -> Scene:
-    """Video `index` of the data set of `seed`: what it shows and its truth, the same on every call."""
+    """Video `index` of the dataset of `seed`: what it shows and its truth, the same on every call."""
     for attempt in range(_MAX_ATTEMPTS):
         rng = np.random.default_rng((seed, index, attempt))
         try:
@@ -95,7 +95,8 @@ class _Director:
             self._slide(first, stop)
         num_hands = np.sum([np.isfinite(hand.level_F) for hand in self.scene.hands], axis=0)
         events = [
-            event_truth(self.scene, number, visit.label, visit.hand_in - 2, visit.hand_out + 2) for visit, number in handled
+            event_truth(self.scene, number, visit.label, visit.hand_in - 2, visit.hand_out + 2)
+            for visit, number in handled
         ]
         lengths = [event.end_frame - event.start_frame for event in events]
         if num_hands.max() > MAX_HANDS or min(lengths) < LENGTH_BOUNDS[0] or max(lengths) > LENGTH_BOUNDS[1]:
@@ -227,7 +228,8 @@ class _Director:
     def _event_places(self, visit: Visit, arm: Arm, sprite: Sprite, path_P4: np.ndarray) -> tuple[float, float]:
         """Where on the path the event starts and ends by the rule of truth, were there no shake and no other hand."""
         last = path_P4.shape[0] - 1
-        moved, unsettled = first_place_beyond(path_P4, MIN_MOVE_PX), last - first_place_beyond(path_P4[::-1], MIN_MOVE_PX)
+        moved = first_place_beyond(path_P4, MIN_MOVE_PX)
+        unsettled = last - first_place_beyond(path_P4[::-1], MIN_MOVE_PX)
         if visit.label == "rummage":
             return moved, unsettled
         inner, outer = (last, 0) if visit.label == "take" else (0, last)

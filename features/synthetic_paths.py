@@ -98,10 +98,10 @@ def draw_rummage_path(rng: np.random.Generator, lying: np.ndarray, length: int) 
     u = np.linspace(0, 1, NUM_POINTS)
     heading, end_xy = 0.0, np.full(2, -1.0)
     while not is_on_floor(end_xy):
-        heading, distance_px = rng.uniform(0, 2 * np.pi), rng.uniform(8, 60)
+        heading, distance_px = rng.uniform(0, 2 * np.pi), rng.uniform(14, 60)
         end_xy = lying[:2] + distance_px * np.array([np.cos(heading), np.sin(heading)])
     num_swings = max(1, round(length / 14))
-    swing_px = rng.uniform(6, 20) * np.sqrt(np.sin(np.pi * u)) * np.sin(np.pi * num_swings * u)
+    swing_px = rng.uniform(8, 20) * np.sqrt(np.sin(np.pi * u)) * np.sin(np.pi * num_swings * u)
     sideways = np.array([-np.sin(heading), np.cos(heading)])
     xy = lying[:2] + u[:, None] * (end_xy - lying[:2]) + swing_px[:, None] * sideways
     angle = lying[2] + rng.uniform(-0.7, 0.7) * u
@@ -143,7 +143,9 @@ def draw_pace(rng: np.random.Generator, visit: Visit) -> np.ndarray:
     return 0.5 * time + 0.5 * smoothstep(time)
 
 
-def time_path(path_P4: np.ndarray, pace: np.ndarray, places: tuple[float, float], visit: Visit) -> tuple[int, np.ndarray]:
+def time_path(
+    path_P4: np.ndarray, pace: np.ndarray, places: tuple[float, float], visit: Visit
+) -> tuple[int, np.ndarray]:
     """The first frame of the movement and the poses (n, 4) from then on.
 
     The path passes the first place between frames `visit.start - 1` and `visit.start`, the second one between

@@ -107,7 +107,8 @@ def visible_mask(
         cx0, cy0, cx1, cy1 = cover.extent(cover_pose)
         part = max(x0, cx0), max(y0, cy0), min(x1, cx1), min(y1, cy1)
         if part[0] < part[2] and part[1] < part[3]:
-            mask[part[1] - y0 : part[3] - y0, part[0] - x0 : part[2] - x0] &= cover.sample_alpha(cover_pose, part) <= 0.5
+            shows = cover.sample_alpha(cover_pose, part) <= 0.5
+            mask[part[1] - y0 : part[3] - y0, part[0] - x0 : part[2] - x0] &= shows
     return mask, (x0, y0), num_whole
 
 
@@ -126,9 +127,9 @@ def covers_of(tracks: Iterable[Track], track: Track, frame: int, shake_xy=(0.0, 
 def event_truth(scene: Scene, product: int, label: str, first: int, stop: int) -> SceneEvent:
     """The event of product number `product`, which a hand handles within the frames `[first, stop)`, as they show it.
 
-    One rule for all labels. It starts on the first frame on which `MIN_VISIBLE_SHARE` of the product is visible (`take`,
-    which comes in over an edge of the frame) or on which it is `MIN_MOVE_PX` from where it lay (`return`, `rummage`),
-    and ends, half-open, by the mirrored rule. Movement is measured in the basket, so the camera's shake moves nothing.
+    It starts on the first frame on which `MIN_VISIBLE_SHARE` of the product is visible (`take`, which comes in over an
+    edge of the frame) or on which it is `MIN_MOVE_PX` from where it lay (`return`, `rummage`), and ends, half-open, by
+    the mirrored rule. Movement is measured in the basket, so the camera's shake moves nothing.
     """
     track = scene.products[product]
     frames = [frame for frame in range(max(first, 0), min(stop, scene.num_frames)) if track.is_present(frame)]
@@ -167,7 +168,8 @@ def render(scene: Scene) -> Iterator[np.ndarray]:
     resting, resting_state = scene.basket, None
     for frame in range(scene.num_frames):
         # A thing is painted into the kept picture when it and all below it are as they were on the frame before.
-        shown = sorted((t for t in (*scene.products, *scene.hands) if t.is_present(frame)), key=lambda t: t.level_F[frame])
+        present = (track for track in (*scene.products, *scene.hands) if track.is_present(frame))
+        shown = sorted(present, key=lambda track: track.level_F[frame])
         num_still = 0
         for track in shown:
             if frame and track.state(frame) != track.state(frame - 1):

@@ -65,7 +65,8 @@ def draw_schedule(rng: np.random.Generator) -> Schedule:
         num_needed = max((visit.hand_out for group in groups for visit in group), default=0)
         events = [visit for group in groups for visit in group]
         num_paired = sum(len(group) for group in groups if len(group) > 1)
-        if len(events) >= NUM_EVENTS[0] and num_needed <= NUM_FRAMES[1] and num_paired >= MIN_PAIRED_SHARE * len(events):
+        is_dense = len(events) >= NUM_EVENTS[0] and num_paired >= MIN_PAIRED_SHARE * len(events)
+        if is_dense and num_needed <= NUM_FRAMES[1]:
             break
     num_frames = int(rng.integers(max(NUM_FRAMES[0], num_needed), NUM_FRAMES[1] + 1))
     pauses = np.floor(rng.dirichlet(np.ones(len(groups) + 1))[:-1] * (num_frames - num_needed)).astype(int)

@@ -2,9 +2,10 @@
 
 A picture is drawn once, as a texture finer than the frame, from signed distances to simple shapes (negative inside,
 in pixels). Poses are applied when it is sampled, so moving, turning and scaling it costs one look-up per pixel
-and loses no sharpness. What was given up: perspective, folds and printed text; a frozen encoder on a coarse grid sees none of it.
+and loses no sharpness. What was given up: perspective, folds and printed text, of which an encoder with coarse cells
+sees nothing.
 
-Shapes: `_HW4` is a picture of H x W texels with red, green, blue (0..255, already multiplied by alpha) and alpha (0..1).
+Shapes: `_HW4` is a picture of H x W texels: red, green, blue (0..255, already multiplied by alpha), alpha (0..1).
 """
 
 import colorsys
@@ -130,13 +131,17 @@ def draw_person(rng: np.random.Generator) -> Person:
     return Person(skin_rgb, *hands)
 
 
-def draw_basket(rng: np.random.Generator, width_px: int, height_px: int, margin_px: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_basket(
+    rng: np.random.Generator, width_px: int, height_px: int, margin_px: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The empty basket from above: `(height + 2 margin, width + 2 margin, 3)` float32, and the floor's mean colour."""
     x = np.arange(-margin_px, width_px + margin_px, dtype=np.float32)[None, :] + 0.5
     y = np.arange(-margin_px, height_px + margin_px, dtype=np.float32)[:, None] + 0.5
     tone = rng.uniform(75, 165)
     floor_rgb = (tone * (1 + rng.uniform(-0.12, 0.12, 3))).astype(np.float32)
-    brightness = 1 + 0.10 * _smooth_noise(rng, y.shape[0], x.shape[1], 24) + 0.05 * _smooth_noise(rng, y.shape[0], x.shape[1], 5)
+    num_rows, num_columns = y.shape[0], x.shape[1]
+    brightness = 1 + 0.10 * _smooth_noise(rng, num_rows, num_columns, 24)
+    brightness += 0.05 * _smooth_noise(rng, num_rows, num_columns, 5)
     period = rng.uniform(9, 20)
     angle = rng.uniform(0, np.pi / 2)
     across = np.abs((x * np.cos(angle) + y * np.sin(angle)) / period % 1 - 0.5)
@@ -201,9 +206,12 @@ def _product_distance(rng, kind, x, y, half_width, half_height):
         neck = _box_distance(x - half_width * 0.45, y, half_width * 0.55, half_height * rng.uniform(0.3, 0.45), 1.5)
         return np.minimum(body, neck)
     num_sides = int(rng.integers(5, 8))
-    angles = 2 * np.pi * (np.arange(num_sides) + rng.uniform(-0.22, 0.22, num_sides)) / num_sides + rng.uniform(0, np.pi)
-    sides = [x * np.cos(a) + y * np.sin(a) - 0.9 * np.hypot(half_width * np.cos(a), half_height * np.sin(a)) for a in angles]
-    return np.maximum(np.max(np.broadcast_arrays(*sides), axis=0), _box_distance(x, y, half_width, half_height))
+    turns = (np.arange(num_sides) + rng.uniform(-0.22, 0.22, num_sides)) / num_sides
+    inside = _box_distance(x, y, half_width, half_height)
+    for angle in 2 * np.pi * turns + rng.uniform(0, np.pi):
+        cos, sin = np.cos(angle), np.sin(angle)
+        inside = np.maximum(inside, x * cos + y * sin - 0.9 * np.hypot(half_width * cos, half_height * sin))
+    return inside
 
 
 def _pattern_mix(rng, pattern, x, y, half_width, half_height):
@@ -217,14 +225,15 @@ def _pattern_mix(rng, pattern, x, y, half_width, half_height):
     if pattern == "dots":
         return (np.hypot(x / period % 1 - 0.5, y / period % 1 - 0.5) < rng.uniform(0.26, 0.36)).astype(np.float32)
     if pattern == "label":
-        inside = _box_distance(x - half_width * rng.uniform(-0.3, 0.3), y, half_width * rng.uniform(0.3, 0.5), half_height * 0.6) < 0
+        middle_px, half_label_px = half_width * rng.uniform(-0.3, 0.3), half_width * rng.uniform(0.3, 0.5)
+        label = _box_distance(x - middle_px, y, half_label_px, half_height * 0.6) < 0
         lines = (y / 5 % 1 < 0.35) & (np.abs(x) < half_width * 0.25)
-        return inside * np.where(lines, 0.45, 1.0)
+        return label * np.where(lines, 0.45, 1.0)
     return 0.35 * (0.5 + 0.5 * np.sin(x / half_width * 2 + y / half_height))
 
 
 def _distinct_colour(rng, avoid_rgb):
-    """A lively colour, hardly ever of skin's hue, at a distance from every colour to avoid (the farthest of several tries)."""
+    """A lively colour, hardly ever of skin's hue: the first of several far from `avoid_rgb`, or the farthest."""
     best, best_distance = None, -1.0
     for _ in range(24):
         grey = rng.random() < 0.15
