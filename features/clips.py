@@ -97,6 +97,22 @@ def plan_clips(num_sampled: int, rule: ClipRule) -> list[PlannedClip]:
     ]
 
 
+def expected_steps(encoding: Encoding, num_frames: int | None, fps: float | None) -> int | None:
+    """About how many steps a video of that length and rate will have; None where that cannot be said before it is decoded."""
+    if num_frames is None or (encoding.sample_fps is not None and not fps):
+        return None
+    sampled = num_frames / encoding.frame_step
+    if encoding.sample_fps is not None:
+        sampled *= min(1.0, encoding.sample_fps / fps)
+    return math.ceil(sampled / encoding.tubelet)
+
+
+def expected_clips(encoding: Encoding, num_frames: int | None, fps: float | None) -> int | None:
+    """About how many clips a video of that length and rate will have; None where that cannot be said before it is decoded."""
+    num_steps = expected_steps(encoding, num_frames, fps)
+    return None if num_steps is None else len(plan_clips(num_steps * encoding.tubelet, ClipRule.of(encoding)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Clip:
     """A clip ready to be encoded.

@@ -3,11 +3,13 @@
 `extract_dataset` is the door; `extracted_files` does the same for files that no dataset names, into a store that is removed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from features.clips import expected_clips
+from features.commits import CommitFolder
 from features.engines import local
 from features.extract_settings import ENCODERS_PACKAGE
 from features.extract_video import Encoder, StageTimes, VideoExtractor
@@ -38,8 +40,24 @@ class ExtractReport:
         """Video id -> reason."""
         return {outcome.video_id: outcome.reason for outcome in self.outcomes if outcome.status == "failed"}
 
+    @property
+    def num_damaged(self) -> int:
+        return sum(outcome.extracted is not None and outcome.extracted.damaged for outcome in self.outcomes)
+
     def ids(self, status: str) -> list[str]:
         return [outcome.video_id for outcome in self.outcomes if outcome.status == status]
+
+    def summary(self) -> str:
+        """One line per fact, for people: what became of the videos, and where the time went."""
+        done, skipped, failed = (len(self.ids(status)) for status in ("done", "skipped", "failed"))
+        lines = [f"{done} done ({self.num_damaged} damaged), {skipped} skipped, {failed} failed"]
+        if done:
+            times = self.times
+            lines.append(
+                f"decoding {times.decode_s:.1f} s beside: waiting for frames {times.wait_s:.1f} s, encoding {times.encode_s:.1f} s, "
+                f"writing {times.write_s:.1f} s"
+            )
+        return "\n".join(lines)
 
     def to_dict(self) -> dict:
         """The last line of `extract --json`."""
@@ -60,6 +78,11 @@ def load_encoder(name: str, config: Record, device: str) -> Encoder:
     return module.Encoder(config, device)
 
 
+def clips_of_videos(dataset: Dataset, encoding: Encoding) -> dict[str, int | None]:
+    """Video id -> about how many clips it has, None where the dataset does not state its length; what progress bars need."""
+    return {video.id: expected_clips(encoding, video.num_frames, video.fps) for video in dataset.videos.values()}
+
+
 def plan_extraction(dataset: Dataset, store_path: Path | str, encoding: Encoding, config: ExtractConfig) -> Iterator[Decision]:
     """What an extraction would do with each video; writes nothing. Raises `StoreMismatchError` for a store of another encoding."""
     store = find_store(store_path, encoding)
@@ -76,12 +99,35 @@ def extract_dataset(
     one video is in the report and in the ledger.
     """
     store = create_or_open_store(store_path, config.encoding(encoder.spec), storage)
-    report = ExtractReport()
-    with VideoExtractor(store, encoder, config) as extractor:
-        decisions = (decide(video, store, config.compare) for video in dataset.videos.values())
-        for outcome in local.run(decisions, extractor, on_progress):
-            report.add(outcome)
-    return report
+    decisions = (decide(video, store, config.compare) for video in dataset.videos.values())
+    return _run(decisions, store, encoder, config, on_progress)
+
+
+def repair_store(
+    dataset: Dataset, store: Store, encoder: Encoder, config: ExtractConfig,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
+) -> ExtractReport:
+    """Extract again every video in which `Store.verify` finds something wrong. Raises as `extract_dataset`."""
+    find_store(store.path, config.encoding(encoder.spec))
+    return _run(_repairs(dataset, store), store, encoder, config, on_progress)
+
+
+def _repairs(dataset: Dataset, store: Store) -> list[Decision]:
+    problems: dict[str, str] = {}
+    for problem in store.verify().problems:
+        if problem.video_id is not None:
+            problems.setdefault(problem.video_id, f"{problem.file}: {problem.what}")
+    commits = CommitFolder(store.path)
+    for video_id in dataset.videos:
+        # A record that cannot be read does not say whose it is, its name does.
+        if commits.file(video_id).exists() and commits.get(video_id) is None:
+            problems[video_id] = f"{commits.file(video_id).name}: the commit record is damaged"
+    return [
+        Decision(dataset.videos[video_id], Action.REPLACE, problem)
+        if video_id in dataset.videos
+        else Decision(Video(id=video_id), Action.REFUSE, f"damaged ({problem}), and not in the dataset {dataset.path}")
+        for video_id, problem in problems.items()
+    ]
 
 
 @contextmanager
@@ -90,12 +136,19 @@ def extracted_files(
     on_progress: Callable[[Progress], object] = lambda progress: None,
 ) -> Iterator[tuple[Store, ExtractReport]]:
     """A store with the tokens of `files`, which is removed at the end; the videos' ids are those of `videos_of_files`."""
-    videos = videos_of_files(files)
-    with temporary_store(config.encoding(encoder.spec), storage) as store, VideoExtractor(store, encoder, config) as extractor:
-        report = ExtractReport()
-        for outcome in local.run([Decision(video, Action.EXTRACT) for video in videos], extractor, on_progress):
+    decisions = [Decision(video, Action.EXTRACT) for video in videos_of_files(files)]
+    with temporary_store(config.encoding(encoder.spec), storage) as store:
+        yield store, _run(decisions, store, encoder, config, on_progress)
+
+
+def _run(
+    decisions: Iterable[Decision], store: Store, encoder: Encoder, config: ExtractConfig, on_progress: Callable[[Progress], object]
+) -> ExtractReport:
+    report = ExtractReport()
+    with VideoExtractor(store, encoder, config) as extractor:
+        for outcome in local.run(decisions, extractor, on_progress):
             report.add(outcome)
-        yield store, report
+    return report
 
 
 def videos_of_files(files: Sequence[Path]) -> list[Video]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from features.claims import Claim
-from features.clips import Clip, ClipAssembler, ClipRule, plan_clips
+from features.clips import Clip, ClipAssembler, ClipRule, expected_steps
 from features.decode_worker import DecodeSummary, DecodeWorker, FrameBatch, Prepare
 from features.prefetch import Prefetched
 from features.recipe import ExtractConfig
@@ -107,7 +107,7 @@ class VideoExtractor:
             source = _VideoSource(video, self._rule, _timed(messages, result.times))
             first = source.open()
             grid = first.space_grid
-            num_steps = self._expected_steps(video.num_frames or first.info.num_frames_in_header, float(first.info.fps))
+            num_steps = expected_steps(self._encoding, video.num_frames or first.info.num_frames_in_header, float(first.info.fps))
             with self.store.writer(
                 video.id, grid.grid, grid.valid_HW, num_steps=num_steps, replace=replace, claim=claim
             ) as writer:
@@ -121,22 +121,6 @@ class VideoExtractor:
         result.num_frames, result.damaged = summary.num_frames, summary.damage is not None
         result.times.decode_s = summary.busy_s
         return result
-
-    def expected_clips(self, video: Video) -> int | None:
-        """About how many clips a video will have; None where the dataset does not state its length."""
-        num_sampled = self._expected_sampled(video.num_frames, video.fps)
-        return None if num_sampled is None else len(plan_clips(num_sampled, self._rule))
-
-    def _expected_steps(self, num_frames: int | None, fps: float | None) -> int | None:
-        num_sampled = self._expected_sampled(num_frames, fps)
-        return None if num_sampled is None else -(-num_sampled // self._rule.tubelet)
-
-    def _expected_sampled(self, num_frames: int | None, fps: float | None) -> int | None:
-        if num_frames is None:
-            return None
-        if self._encoding.sample_fps is None:
-            return -(-num_frames // self._encoding.frame_step)
-        return None if not fps else max(1, round(num_frames * min(1.0, self._encoding.sample_fps / fps)))
 
     def _encode_into(self, writer: VideoWriter, clips: list[Clip], result: Extracted) -> None:
         start_s = time.monotonic()

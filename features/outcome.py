@@ -10,10 +10,9 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class VideoStarted:
-    """A video is begun; `num_clips` is about how many it will have, None where that is not known."""
+    """A video is begun."""
 
     video_id: str
-    num_clips: int | None
 
 
 @dataclass(frozen=True)

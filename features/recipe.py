@@ -49,6 +49,16 @@ class ExtractConfig(Record):
             overlap=overlap_frames(self.overlap, spec.clip_frames, spec.tubelet), keep=self.keep,
         )
 
+    def with_encoding(self, encoding: Encoding) -> "ExtractConfig":
+        """This recipe with everything that decides a token's value taken from `encoding`; the inverse of `encoding`.
+
+        Raises `ConfigError` where no recipe of this version gives it.
+        """
+        return ExtractConfig(**{
+            **self.to_dict(), "fit": encoding.fit, "frame_step": encoding.frame_step, "sample_fps": encoding.sample_fps,
+            "overlap": encoding.overlap / encoding.clip_frames, "keep": encoding.keep,
+        })
+
     def resolved_threads(self) -> int:
         """`threads`, with 0 settled."""
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

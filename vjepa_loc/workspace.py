@@ -122,6 +122,14 @@ class Workspace:
         """The given values of a section, unchecked, without a plugin's name."""
         return {key: value.value for key, value in self.tables.get(name, {}).items() if key != "name"}
 
+    def dataset_path(self, flag: str | None = None) -> Path:
+        """The dataset file; `flag` wins where it was given."""
+        return self.path(flag or self.section("data", DataSettings).dataset)
+
+    def runs_path(self, flag: str | None = None) -> Path:
+        """The folder of the runs; `flag` wins where it was given."""
+        return self.path(flag or self.section("runs", RunsSettings).path)
+
     def path(self, text: str) -> Path:
         """A path of the settings; a relative one counts from the workspace folder."""
         return self.folder / text

@@ -33,7 +33,7 @@ def _attempt(decision: Decision, extractor: VideoExtractor, on_progress: Callabl
     elif decision.action is Action.REFUSE:
         outcome = Outcome(video_id, "failed", decision.reason)
     else:
-        on_progress(VideoStarted(video_id, extractor.expected_clips(decision.video)))
+        on_progress(VideoStarted(video_id))
         try:
             outcome = _extract(decision, extractor, on_progress)
         except KeyboardInterrupt:

@@ -1,0 +1,59 @@
+"""The settings of an extraction, put together from the workspace file, flags and `--set`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.recipe import ExtractConfig
+from features.schema import Record, Storage
+from vjepa_loc.plugins import load_plugin
+from vjepa_loc.settings import keys_of
+from vjepa_loc.workspace import DataSettings, StoreSettings, Workspace
+
+ENCODERS_PACKAGE = "features.encoders"
+DEFAULT_ENCODER = "vjepa2"
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """Everything `features.extract` needs to know. `notes` are lines that a person should see."""
+
+    dataset: Path
+    store: str
+    encoder_name: str
+    encoder_config: Record
+    recipe: ExtractConfig
+    storage: Storage
+    notes: tuple[str, ...] = ()
+
+
+def store_path(workspace: Workspace, flag: str | None = None) -> str:
+    """The token store of a workspace; `flag` wins where it was given."""
+    return flag or workspace.section("store", StoreSettings, Storage).path
+
+
+def read_extract_settings(
+    workspace: Workspace, encoder: str | None = None, dataset: str | None = None, store: str | None = None, overrides: Sequence[str] = ()
+) -> ExtractSettings:
+    """`encoder`, `dataset` and `store` are the values of flags, None where they were not given.
+
+    Raises `ConfigError` naming the file or flag, the key, and the nearest key; `UnknownNameError` for an encoder that is not there.
+    """
+    workspace = workspace.with_plugin("encoder", DEFAULT_ENCODER, encoder, overrides)
+    name = workspace.plugin_name("encoder")
+    config_model = load_plugin(ENCODERS_PACKAGE, name, "encoder").Config
+    workspace = workspace.with_overrides(overrides, {
+        "data": keys_of(DataSettings),
+        "store": keys_of(StoreSettings, Storage),
+        "encoder": ["name", *keys_of(config_model)],
+        "extract": keys_of(ExtractConfig),
+    })
+    return ExtractSettings(
+        dataset=workspace.dataset_path(dataset),
+        store=store_path(workspace, store),
+        encoder_name=name,
+        encoder_config=workspace.section("encoder", config_model, also=["name"]),
+        recipe=workspace.section("extract", ExtractConfig),
+        storage=workspace.section("store", Storage, StoreSettings),
+        notes=workspace.notes,
+    )

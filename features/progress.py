@@ -1,0 +1,85 @@
+"""An extraction as a person sees it: a bar with clips per second and the time left, or, without a terminal, a line per video."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from features.outcome import ClipsEncoded, Outcome, VideoStarted
+from features.outcome import Progress as Event
+
+
+class ClipRateColumn(ProgressColumn):
+    """Encoded clips per second of this run."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.fields.get("clips_per_s")
+        return Text("- clips/s" if rate is None else f"{rate:.1f} clips/s")
+
+
+class ExtractionProgress:
+    """Call it with what `extract_dataset` reports; a context manager around the extraction.
+
+    `expected_clips` maps video ids to about how many clips they have. The bar counts clips; videos of unknown length count as the
+    mean of those that are known, skipped ones leave the total.
+    """
+
+    def __init__(self, expected_clips: dict[str, int | None], console: Console):
+        known = [number for number in expected_clips.values() if number is not None]
+        mean = sum(known) / len(known) if known else 1.0
+        self._clips_left = {video_id: mean if number is None else number for video_id, number in expected_clips.items()}
+        self._num_videos = len(expected_clips)
+        self._num_finished = 0
+        self._num_clips = 0
+        self._start_s = time.monotonic()
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"), ClipRateColumn(),
+            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("extract", total=round(sum(self._clips_left.values())))
+
+    def __enter__(self) -> Self:
+        self._start_s = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, VideoStarted):
+            self._update(f"extract {event.video_id} ({self._num_finished + 1} of {self._num_videos})")
+        elif isinstance(event, ClipsEncoded):
+            self._num_clips += event.num_clips
+            self._clips_left[event.video_id] = max(0.0, self._clips_left.get(event.video_id, 0.0) - event.num_clips)
+            self._update()
+        else:
+            self._finish(event)
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._num_finished += 1
+        self._clips_left[outcome.video_id] = 0.0
+        self._update()
+        if outcome.status == "failed":
+            self._print(f"failed  {outcome.video_id}: {outcome.reason}")
+        elif outcome.status == "done":
+            extracted = outcome.extracted
+            damaged = ", damaged" if extracted.damaged else ""
+            if damaged or not self._console.is_terminal:
+                self._print(f"done    {outcome.video_id}: {extracted.num_frames} frames, {extracted.num_steps} steps{damaged}")
+
+    def _update(self, description: str | None = None) -> None:
+        elapsed_s = time.monotonic() - self._start_s
+        rate = self._num_clips / elapsed_s if self._num_clips and elapsed_s > 0 else None
+        self._bar.update(
+            self._task, completed=self._num_clips, total=self._num_clips + round(sum(self._clips_left.values())), clips_per_s=rate,
+            **({} if description is None else {"description": description}),
+        )
+
+    def _print(self, line: str) -> None:
+        # Plain text: what stands in brackets in a file's name is no markup, and a line is not cut at the terminal's width.
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
