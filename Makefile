@@ -35,6 +35,9 @@ DEMO_SEED ?= 0
 DEMO_HEAD ?= detr
 DEMO_EPOCHS ?=
 
+# Made once per size and seed; made again where the generator changes.
+DEMO_DATA := $(DEMO)/data/.made-$(DEMO_TRAIN)-$(DEMO_VAL)-$(DEMO_TEST)-seed$(DEMO_SEED)
+
 .PHONY: demo test extract clean install
 
 install: $(INSTALLED)
@@ -51,14 +54,18 @@ extract: $(INSTALLED)
 	cd '$(WORKSPACE)' && $(CLI) extract \
 	  $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(DATASET),--dataset '$(DATASET)') $(if $(STORE),--store '$(STORE)')
 
-demo: $(INSTALLED)
-	mkdir -p '$(DEMO)'
+demo: $(INSTALLED) $(DEMO_DATA)
 	cp docs/demo_workspace.toml '$(DEMO)/vjepa_loc.toml'
-	cd '$(DEMO)' && $(CLI) synthesize data --train $(DEMO_TRAIN) --val $(DEMO_VAL) --test $(DEMO_TEST) --seed $(DEMO_SEED)
 	cd '$(DEMO)' && $(CLI) extract
 	cd '$(DEMO)' && $(CLI) train-head --head=$(DEMO_HEAD) --seed $(DEMO_SEED) $(if $(DEMO_EPOCHS),--epochs $(DEMO_EPOCHS))
 	cd '$(DEMO)' && $(CLI) evaluate --split test --out report
 
+$(DEMO_DATA): $(wildcard features/synthetic*.py) | $(INSTALLED)
+	mkdir -p '$(DEMO)/data'
+	rm -f '$(DEMO)'/data/.made-*
+	$(CLI) synthesize '$(DEMO)/data' --train $(DEMO_TRAIN) --val $(DEMO_VAL) --test $(DEMO_TEST) --seed $(DEMO_SEED)
+	touch $@
+
 clean:
-	rm -rf demo .pytest_cache *.egg-info
+	rm -rf '$(DEMO)' .pytest_cache *.egg-info
 	find vjepa_loc features heads tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""How commands print: tables and bars for people, JSON for programs; answers on standard output, everything else on standard error."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+_ANY_WIDTH = 10_000
+
+
+def error_console() -> Console:
+    """A console on standard error."""
+    return Console(stderr=True)
+
+
+def say(*lines: str) -> None:
+    """Remarks for a person, on standard error."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table; without a terminal as wide as its contents, so that nothing is cut."""
+    table = Table(title=Text(title), title_justify="left")
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = Console(width=_ANY_WIDTH).measure(table).maximum
+    console.print(table)
+
+
+@contextmanager
+def count_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error for work that calls back with (number done, number in all)."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = error_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda num_done, num_all: progress.update(task, completed=num_done, total=num_all)
