@@ -65,10 +65,18 @@ def unseal(raw: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What a committed file must be: its size in bytes and its crc32c in hex."""
+    """What a committed file must be: its size in bytes and its crc32c in hex.
+
+    Data that are followed by their own crc32c give every file of one length the same crc32c. So a file of chunks carries
+    `chunks` as well: the crc32c of its chunks' checksums, in the order of the chunks, which tells one content from another.
+    """
 
     size: int
     crc32c: str
+    chunks: str = ""
+
+    def to_list(self) -> list[int | str]:
+        return [self.size, self.crc32c, *([self.chunks] if self.chunks else [])]
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class Commit:
             "path": self.path,
             "storage": self.storage.to_dict(),
             "video": self.summary.to_dict(),
-            "files": {name: [stamp.size, stamp.crc32c] for name, stamp in self.files.items()},
+            "files": {name: stamp.to_list() for name, stamp in self.files.items()},
         })
 
     @classmethod
@@ -123,7 +131,7 @@ class Commit:
                 path=record["path"],
                 storage=Storage.from_dict(record["storage"]),
                 summary=VideoSummary.from_dict(record["video"]),
-                files={name: FileStamp(size, crc) for name, (size, crc) in record["files"].items()},
+                files={name: FileStamp(*stamp) for name, stamp in record["files"].items()},
             )
         except (KeyError, TypeError, VjepaLocError) as error:
             raise ValueError(f"it is incomplete ({error})") from None

@@ -43,7 +43,7 @@ class ShardWriter:
         self._num_chunks = 0
         self._shard = 0
         self._size = 0
-        self._crc = 0
+        self._crc = self._chunks_crc = 0
         self._stamps: dict[str, FileStamp] = {}
 
     def append(self, steps: np.ndarray) -> None:
@@ -77,7 +77,7 @@ class ShardWriter:
         path = self._folder / self._spec.shard_name(self._shard)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        self._num_chunks = self._size = self._crc = 0
+        self._num_chunks = self._size = self._crc = self._chunks_crc = 0
 
     def _write(self, chunks: np.ndarray) -> None:
         buffers = []
@@ -85,6 +85,7 @@ class ShardWriter:
             checksum = google_crc32c.value(chunk).to_bytes(CRC_BYTES, "little")
             buffers += [memoryview(chunk), checksum]
             self._crc = google_crc32c.extend(google_crc32c.extend(self._crc, chunk), checksum)
+            self._chunks_crc = google_crc32c.extend(self._chunks_crc, checksum)
         size = len(chunks) * (chunks.shape[1] + CRC_BYTES)
         written = os.writev(self._fd, buffers)
         if written < size:
@@ -102,5 +103,6 @@ class ShardWriter:
         os.close(self._fd)
         self._fd = None
         crc = google_crc32c.extend(self._crc, index)
-        self._stamps[spec.shard_name(self._shard)] = FileStamp(self._size + len(index), f"{crc:08x}")
+        stamp = FileStamp(self._size + len(index), f"{crc:08x}", f"{self._chunks_crc:08x}")
+        self._stamps[spec.shard_name(self._shard)] = stamp
         self._shard += 1

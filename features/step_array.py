@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 
 from features.commits import FileStamp
+from features.durable import crc32c_hex
 from features.shards import NO_CHUNK, shard_index
 from features.zarr_layout import CRC_BYTES, HOLE_CODE, INDEX_ENTRY_BYTES, ArraySpec
 from vjepa_loc.errors import CorruptStoreError
@@ -91,6 +92,13 @@ class ArrayFiles:
             "`cli.py store repair` extracts this one again"
         )
 
+    def stamp(self, file: str) -> FileStamp:
+        """What the commit says about a file below the array's folder."""
+        try:
+            return self._stamps[f"{self.name}/{file}"]
+        except KeyError:
+            raise self.error(self.folder / file, "a file that the commit does not name") from None
+
     def map(self, file: str) -> MappedFile:
         """A file below the array's folder, its size checked against the commit."""
         path = self.folder / file
@@ -112,9 +120,8 @@ class ArrayFiles:
         return data
 
     def _check_size(self, path: Path, file: str, size: int) -> None:
-        stamp = self._stamps.get(f"{self.name}/{file}")
-        if stamp is None or size != stamp.size:
-            raise self.error(path, f"expected {stamp.size if stamp else 'no file'} bytes, got {size}")
+        if size != self.stamp(file).size:
+            raise self.error(path, f"expected {self.stamp(file).size} bytes, got {size}")
 
 
 class ShardedArray:
@@ -138,29 +145,36 @@ class ShardedArray:
             self._read_shard(shard, first, out_rows[step - start : step - start + count])
             step += count
 
+    def checksums(self, shard: int) -> bytes:
+        """The stored checksums of a shard's chunks, in the order of the chunks."""
+        chunks = self._chunks(shard, 0, self.spec.chunks_in_shard(shard))
+        return b"".join(chunk[-CRC_BYTES:].tobytes() for chunk in chunks)
+
     def _read_shard(self, shard: int, first: int, out_rows: np.ndarray) -> None:
         spec = self.spec
-        data, identity = self._files.map(spec.shard_name(shard))
-        stored = spec.chunk_bytes + CRC_BYTES
         stop = first + len(out_rows)
-        all_seen = self._seen_T[shard * spec.shard_steps : (shard + 1) * spec.shard_steps]
-        known = self._shards.get(shard)
-        if known is None or known[0] != identity:
-            all_seen[:] = False
-            known = self._shards[shard] = identity, self._irregular_offsets(shard, data)
-        offsets = known[1]
-        if offsets is None:
-            chunks = data[first * stored : stop * stored].reshape(len(out_rows), stored)
-        else:
-            chunks = [data[offset : offset + stored] for offset in offsets[first:stop]]
-        seen = all_seen[first:stop]
+        chunks = self._chunks(shard, first, stop)
+        seen = self._seen_T[shard * spec.shard_steps + first : shard * spec.shard_steps + stop]
         if self._verify == "always" or not seen.all():
             self._check(shard, first, chunks, seen)
-        if offsets is None:
+        if isinstance(chunks, np.ndarray):
             np.copyto(out_rows, chunks[:, : spec.chunk_bytes])
         else:
             for row, chunk in zip(out_rows, chunks, strict=True):
                 row[:] = chunk[: spec.chunk_bytes]
+
+    def _chunks(self, shard: int, first: int, stop: int) -> np.ndarray | list[np.ndarray]:
+        """Rows of a chunk and its checksum: a matrix where they lie in order, a list where the index has to be followed."""
+        spec = self.spec
+        stored = spec.chunk_bytes + CRC_BYTES
+        data, identity = self._files.map(spec.shard_name(shard))
+        known = self._shards.get(shard)
+        if known is None or known[0] != identity:
+            self._seen_T[shard * spec.shard_steps : (shard + 1) * spec.shard_steps] = False
+            known = self._shards[shard] = identity, self._irregular_offsets(shard, data)
+        if known[1] is None:
+            return data[first * stored : stop * stored].reshape(stop - first, stored)
+        return [data[offset : offset + stored] for offset in known[1][first:stop]]
 
     def _check(self, shard: int, first: int, chunks: Any, seen: np.ndarray) -> None:
         for i, chunk in enumerate(chunks):
@@ -227,6 +241,8 @@ def read_whole(files: ArrayFiles, spec: ArraySpec) -> np.ndarray:
         raise files.error(files.folder / file, f"expected {spec.shard_size(0)} bytes for shape {spec.shape}, got {len(data)}")
     if google_crc32c.value(data[:-CRC_BYTES]) != int.from_bytes(data[-CRC_BYTES:], "little"):
         raise files.error(files.folder / file, "the chunk fails its crc32c")
+    if crc32c_hex(data[-CRC_BYTES:]) != files.stamp(file).chunks:
+        raise files.error(files.folder / file, "a chunk that is whole, but not the one that was committed")
     array = np.frombuffer(data, spec.dtype, count=len(data[:-CRC_BYTES]) // np.dtype(spec.dtype).itemsize).reshape(spec.shape)
     if array.dtype.kind == "f" and has_hole(array):
         raise files.error(files.folder / file, "a value is not finite")

@@ -16,9 +16,11 @@ from features.schema import LEVELS, Storage
 from features.store import Store, create_or_open_store
 from features.store_writer import StagedVideo
 from features.stored_video import StoredVideo
+from features.verify import exchanged_files
 from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError, StoreMismatchError, nearest_name
 
 _COPY_BYTES = 1 << 23
+_REPAIR = "`cli.py store repair` extracts the video again"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ def _copy_video(video: StoredVideo, target: Store, levels: Sequence[str] | None)
     present = target.commit_of(video.id)
     if present is not None:
         return video.id, "present" if present.generation_files == wanted else "different"
+    for file, what in exchanged_files(video):
+        if file in wanted:
+            raise CorruptStoreError(f"video {video.id!r}: {video.group_path / file}: {what}; {_REPAIR}")
     staged = StagedVideo(target, video.id)
     try:
         with storage_errors(f"copying video {video.id!r}", target.path, sum(stamp.size for stamp in wanted.values())):
@@ -99,8 +104,7 @@ def _copy_file(source: Path, target: Path, stamp: FileStamp) -> None:
             crc = google_crc32c.extend(crc, block)
             size += len(block)
             write_all(copy.fileno(), block)
-    if FileStamp(size, f"{crc:08x}") != stamp:
+    if (size, f"{crc:08x}") != (stamp.size, stamp.crc32c):
         raise CorruptStoreError(
-            f"{source}: expected {stamp.size} bytes with crc32c {stamp.crc32c}, got {size} with {crc:08x}; "
-            "`cli.py store repair` extracts the video again"
+            f"{source}: expected {stamp.size} bytes with crc32c {stamp.crc32c}, got {size} with {crc:08x}; {_REPAIR}"
         )

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +25,7 @@ from features.pyramid import Pyramid
 from features.quantise import channel_statistics, quantise
 from features.schema import Storage, VideoMeta, canonical_json
 from features.shards import ShardWriter, with_crc32c
-from features.zarr_layout import ArraySpec, array_metadata, group_metadata, metadata_bytes, plain_specs, step_specs
+from features.zarr_layout import CRC_BYTES, ArraySpec, array_metadata, group_metadata, metadata_bytes, plain_specs, step_specs
 from vjepa_loc.errors import StoreError
 from vjepa_loc.spacegrid import SpaceGrid
 from vjepa_loc.timegrid import TimeGrid
@@ -48,6 +49,11 @@ class StagedVideo:
         with storage_errors(f"starting video {video_id!r}", store.path):
             self.path.mkdir(parents=True)
             (self._folder / "owner.json").write_bytes(canonical_json(Owner.this_process().__dict__))
+
+    def write_chunk(self, name: str, data: bytes) -> None:
+        """The file of an array that is one chunk: `data` and its crc32c."""
+        self.write(name, with_crc32c(data))
+        self.stamps[name] = replace(self.stamps[name], chunks=crc32c_hex(with_crc32c(data)[-CRC_BYTES:]))
 
     def write(self, name: str, data: bytes) -> None:
         """One small file, below the generation's folder; `publish` syncs it."""
@@ -190,7 +196,7 @@ class VideoWriter:
                 "frame_time_s": times,
             }
             for name, spec in plain.items():
-                self._staged.write(f"{name}/{spec.shard_name(0)}", with_crc32c(values[name].astype(spec.dtype).tobytes()))
+                self._staged.write_chunk(f"{name}/{spec.shard_name(0)}", values[name].astype(spec.dtype).tobytes())
             for name, spec in {**self._step_specs(), **plain}.items():
                 self._staged.write(f"{name}/zarr.json", metadata_bytes(array_metadata(spec)))
             self._staged.write("zarr.json", metadata_bytes(group_metadata(meta.to_dict())))
@@ -291,7 +297,7 @@ class VideoWriter:
 
     def _bytes_of(self, num_steps: int) -> int:
         specs = step_specs(self._storage, num_steps, self.grid, self._channels)
-        return sum(spec.shard_size(shard) for spec in specs.values() for shard in range(spec.num_shards))
+        return sum(spec.total_size for spec in specs.values())
 
     def _storage_errors(self, num_steps: int) -> Any:
         """Around writing `num_steps` steps: a full disk is told what the rest of the video needs, as far as that is known."""

@@ -15,7 +15,7 @@ from features.commits import Commit
 from features.durable import crc32c_hex
 from features.schema import LEVELS, Storage, VideoMeta
 from features.step_array import ArrayFiles, ShardedArray, Verify, ZarrArray, read_whole
-from features.zarr_layout import POOL_SIZES, spec_of
+from features.zarr_layout import CRC_BYTES, POOL_SIZES, spec_of
 from vjepa_loc.errors import CorruptStoreError, StoreError, UnknownNameError, VjepaLocError, nearest_name
 
 if TYPE_CHECKING:
@@ -186,6 +186,14 @@ class StoredVideo:
         codes.read(start, stop, codes_THWC)
         scale.read(start, stop, scale_THW)
         return out[0], out[1]
+
+    def stored_checksums(self, file: str) -> bytes:
+        """The checksums of the chunks in one of the video's data files (`tokens/c/0/0/0/0`), in the order of the chunks."""
+        name, _, chunk = file.partition("/")
+        array = self._array(name) if name in (*LEVELS, "scale") else None
+        if array is None:
+            return self._files(name).read_bytes(chunk)[-CRC_BYTES:]
+        return array.checksums(int(chunk.split("/")[1]))
 
     def _decode(self, start: int, stop: int, values: np.ndarray) -> None:
         import torch

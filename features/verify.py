@@ -14,6 +14,7 @@ import google_crc32c
 import numpy as np
 
 from features.commits import Commit, CommitFolder
+from features.durable import crc32c_hex
 from features.stored_video import StoredVideo
 from features.zarr_layout import POOL_SIZES
 from vjepa_loc.errors import CorruptStoreError, StoreError, VjepaLocError, nearest_name
@@ -102,9 +103,10 @@ def _verify_video(store_path: Path, commit: Commit) -> list[Problem]:
     if problems:
         return problems
     try:
-        problems = [Problem(commit.video_id, file, what) for file, what in _wrong_contents(store_path, commit)]
+        for file, what in _wrong_contents(store_path, commit):
+            problems.append(Problem(commit.video_id, file, what))
     except VjepaLocError as error:
-        problems = [Problem(commit.video_id, f"tokens.zarr/{commit.path}", str(error))]
+        problems.append(Problem(commit.video_id, f"tokens.zarr/{commit.path}", str(error)))
     return problems
 
 
@@ -135,10 +137,18 @@ def _crc32c_of(path: Path) -> str:
     return f"{crc:08x}"
 
 
+def exchanged_files(video: StoredVideo) -> Iterator[tuple[str, str]]:
+    """Files whose chunks are whole but not those that were committed: exchanged, or of another generation."""
+    for name, stamp in video.commit.generation_files.items():
+        if stamp.chunks and (found := crc32c_hex(video.stored_checksums(name))) != stamp.chunks:
+            yield name, f"expected chunks whose checksums have the crc32c {stamp.chunks}, got {found}"
+
+
 def _wrong_contents(store_path: Path, commit: Commit) -> Iterator[tuple[str, str]]:
     """What the files say that cannot be; raises `CorruptStoreError` where they cannot be read."""
     video = StoredVideo(store_path, commit, verify="always")
     group = f"tokens.zarr/{commit.path}"
+    yield from ((f"{group}/{file}", what) for file, what in exchanged_files(video))
     summary = commit.summary
     expected = (commit.video_id, summary.num_frames, summary.width, summary.height, summary.grid, summary.damaged)
     found = (video.id, video.num_frames, video.width, video.height, video.grid, video.damaged)

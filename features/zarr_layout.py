@@ -6,6 +6,7 @@ so that equal values give equal bytes and a commit can name their checksum.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class ArraySpec:
     def chunk_bytes(self) -> int:
         """Bytes of one step of a step array, of the whole array otherwise; without the checksum."""
         shape = self.shape if self.shard_steps is None else self.shape[1:]
-        return int(np.prod(shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(shape) * np.dtype(self.dtype).itemsize
 
     @property
     def num_shards(self) -> int:
@@ -54,8 +55,17 @@ class ArraySpec:
         """Bytes of a shard's file: its chunks with their checksums, then the index with its own."""
         if self.shard_steps is None:
             return self.chunk_bytes + CRC_BYTES
-        data = self.chunks_in_shard(shard) * (self.chunk_bytes + CRC_BYTES)
-        return data + self.shard_steps * INDEX_ENTRY_BYTES + CRC_BYTES
+        return self.chunks_in_shard(shard) * (self.chunk_bytes + CRC_BYTES) + self.index_size
+
+    @property
+    def total_size(self) -> int:
+        """Bytes of all shards of a step array."""
+        return self.shape[0] * (self.chunk_bytes + CRC_BYTES) + self.num_shards * self.index_size
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of a shard's index with its checksum."""
+        return self.shard_steps * INDEX_ENTRY_BYTES + CRC_BYTES
 
 
 def step_specs(storage: Storage, num_steps: int, grid_HW: Sequence[int], channels: int) -> dict[str, ArraySpec]:
