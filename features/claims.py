@@ -1,9 +1,11 @@
 """Leases on videos, so that several workers do not do the same work. Economy only: without any claim the store stays right.
 
-A claim is a file in `claims/`, made by whoever starts a video. It lapses after the lease, or at once where its process ran on
-this machine and is gone, so that work after a `kill -9` continues immediately.
+A claim is a file in `claims/`, made by whoever starts a video and renewed with every clip that is written. It lapses when it
+was not renewed for an hour, or at once where its process ran on this machine and is gone, so that work after a `kill -9`
+continues immediately.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -15,7 +17,10 @@ from typing import Self
 from features.commits import key_of
 from features.durable import create_exclusively, machine_name, replace_file, storage_errors
 
+# What no commit names may be somebody's unfinished work until it is this old.
 LEASE_S = 24 * 3600.0
+# Longer than any encoder needs for a clip; short enough that a machine that vanished does not hold its videos for a day.
+CLAIM_LEASE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,11 @@ class Claim:
         return record is not None and record[1] == self.token
 
     def renew(self) -> None:
-        """Starts the lease again, for work that takes long."""
+        """Starts the lease again."""
         if self.is_mine():
-            os.utime(self.path)
+            # Another worker that takes the claim over in this moment is told the time as well, which does no harm.
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self.path)
 
     def release(self) -> None:
         if self.is_mine():
@@ -98,7 +105,7 @@ class ClaimFolder:
         self.path = store_path / "claims"
         self._staging = store_path / "staging"
 
-    def acquire(self, video_id: str, lease_s: float = LEASE_S) -> Claim | None:
+    def acquire(self, video_id: str, lease_s: float = CLAIM_LEASE_S) -> Claim | None:
         """The claim, or None while another worker holds it. Raises `StoreError` where the store cannot be written."""
         path, token = self.path / f"{key_of(video_id)}.json", secrets.token_hex(8)
         raw = json.dumps({"owner": asdict(Owner.this_process()), "token": token, "id": video_id}).encode()
@@ -115,7 +122,7 @@ class ClaimFolder:
         return claim if claim.is_mine() else None
 
 
-def has_lapsed(path: Path, lease_s: float = LEASE_S) -> bool:
+def has_lapsed(path: Path, lease_s: float = CLAIM_LEASE_S) -> bool:
     """Whether a claim file holds nobody back any more."""
     try:
         age_s = time.time() - path.stat().st_mtime

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.claims import LEASE_S, Claim, ClaimFolder
+from features.claims import CLAIM_LEASE_S, Claim, ClaimFolder
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary
 from features.durable import crc32c_hex, create_exclusively, machine_name, storage_errors, sync_folder
 from features.ledger import Ledger
@@ -163,9 +163,9 @@ class Store:
             self, video_id, grid, valid_HW, storage=self.storage, num_steps=num_steps, replaced=replaced, claim=claim
         )
 
-    def claim(self, video_id: str, lease_s: float = LEASE_S) -> Claim | None:
-        """A lease on a video, None while another worker holds it. It saves work and is never needed: a video that stays claimed
-        by a machine that is gone may be done all the same, the first commit counts."""
+    def claim(self, video_id: str, lease_s: float = CLAIM_LEASE_S) -> Claim | None:
+        """A lease on a video, None while another worker holds it. It saves work and is never needed: of two workers that do the
+        same video the first commit counts. Given to `writer`, it is renewed with every append."""
         return ClaimFolder(self.path).acquire(video_id, lease_s)
 
     def verify(self, video_ids: Sequence[str] | None = None) -> "VerifyReport":

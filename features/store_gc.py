@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.claims import LEASE_S, Owner, has_lapsed
+from features.claims import CLAIM_LEASE_S, LEASE_S, Owner, has_lapsed
 from features.commits import CommitFolder
 from features.durable import readable_size, storage_errors
 from features.manifest import Manifest
@@ -68,7 +68,7 @@ def _dead_staging(store_path: Path, lease_s: float) -> Iterator[Path]:
 
 
 def _dead_claims(store_path: Path, lease_s: float) -> Iterator[Path]:
-    yield from (path for path in sorted((store_path / "claims").glob("*.json")) if has_lapsed(path, lease_s))
+    yield from (path for path in sorted((store_path / "claims").glob("*.json")) if has_lapsed(path, min(lease_s, CLAIM_LEASE_S)))
 
 
 def _owner_is_gone(path: Path) -> bool:

@@ -167,6 +167,8 @@ class VideoWriter:
         self._check_append(tokens_nHWC, seen)
         if not len(tokens_nHWC):
             return
+        if self._claim is not None:
+            self._claim.renew()
         self._seen.append(seen)
         self._num_steps += len(tokens_nHWC)
         if self._channel_level is not None:

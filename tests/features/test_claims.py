@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from features.claims import LEASE_S, ClaimFolder, Owner, has_lapsed, read_claim
+from features.claims import CLAIM_LEASE_S, ClaimFolder, Owner, has_lapsed, read_claim
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_claim_lapses_after_its_lease_and_is_renewed(claims):
     os.utime(claim.path, (0, 0))
     assert has_lapsed(claim.path)
     claim.renew()
-    assert not has_lapsed(claim.path) and not has_lapsed(claim.path, LEASE_S)
+    assert not has_lapsed(claim.path) and not has_lapsed(claim.path, CLAIM_LEASE_S)
     os.utime(claim.path, (0, 0))
     other = claims.acquire("a")
     assert other is not None and not claim.is_mine()

@@ -184,6 +184,14 @@ def test_a_video_that_is_being_replaced_is_not_replaced_twice(store):
         pass
 
 
+def test_writing_renews_the_claim(store):
+    with store.claim("b") as claim, store.writer("b", (6, 6), claim=claim) as writer:
+        os.utime(claim.path, (0, 0))
+        writer.append(simulated_tokens(1), np.zeros((1, 2)), np.zeros(1), np.ones(1))
+        assert claim.path.stat().st_mtime > 0 and store.claim("b") is None
+    assert not list((store.path / "claims").iterdir())
+
+
 def test_leaving_without_a_commit_leaves_nothing(store):
     tokens = simulated_tokens(20)
     with pytest.raises(KeyboardInterrupt), store.writer("b", (6, 6)) as writer:
