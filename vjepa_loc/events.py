@@ -72,7 +72,7 @@ class Event:
         object.__setattr__(self, name, value)
 
     def _check_boxes(self) -> None:
-        frames_K = np.array(self.box_frames_K)
+        frames_K = np.asarray(self.box_frames_K)
         boxes_K4 = np.array(self.boxes_K4, dtype=np.float64)
         if frames_K.size == 0 and boxes_K4.size == 0:
             if self.box_scores_K is not None and np.size(self.box_scores_K):

@@ -24,12 +24,12 @@ def make(**changes) -> Event:
 
 
 def test_arrays_are_copied_and_read_only():
-    frames_K = np.array([3, 5], dtype=np.int32)
+    frames_K = np.array([3, 5])
     event = make(box_frames_K=frames_K, box_scores_K=[0.5, 0.25])
     frames_K[0] = 4
     assert event.box_frames_K.tolist() == [3, 5]
     assert event.box_frames_K.dtype == np.int64 and event.boxes_K4.dtype == np.float64
-    assert event.num_boxes == 2
+    assert event.num_boxes == 2 and make(box_frames_K=np.int32([3, 5])).box_frames_K.dtype == np.int64
     for array in (event.box_frames_K, event.boxes_K4, event.box_scores_K):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0

@@ -122,8 +122,8 @@ def _video_files(folder: Path, stem: str | None = None) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.is_file()
-        and path.suffix.lower() in VIDEO_SUFFIXES
+        if path.suffix.lower() in VIDEO_SUFFIXES
         and not path.name.startswith(".")
         and (stem is None or path.stem == stem)
+        and path.is_file()
     )
