@@ -30,6 +30,9 @@ __all__ = ["LABELS", "NOMINAL_FPS", "read", "write_predictions"]
 NOMINAL_FPS = 25.0
 """The fps, marked as assumed, of a folder of images: the cameras ran at about 25."""
 
+# EXIF orientations under which width and height change places.
+_TURNED_BY_90_DEGREES = (5, 6, 7, 8)
+
 
 @dataclass(frozen=True)
 class _Opened:
@@ -101,12 +104,15 @@ def _open_frames(source: VideoSource, probe) -> tuple[list[int] | None, Probed]:
 
 
 def _image_size(path: Path) -> tuple[int, int]:
-    # Pillow comes with matplotlib, and only this reader needs it.
-    from PIL import Image, UnidentifiedImageError
+    """Width and height as displayed: with the orientation that a camera notes in the image applied."""
+    # Imported here because only this reader of the core needs Pillow.
+    from PIL import ExifTags, Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            return image.size
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED_BY_90_DEGREES
+            return (height, width) if turned else (width, height)
     except (UnidentifiedImageError, OSError) as error:
         raise VideoError(f"{path}: expected an image, cannot read its size: {error}") from None
 

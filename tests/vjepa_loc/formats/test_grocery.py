@@ -106,6 +106,16 @@ def test_numbers_of_images_become_frames_in_their_order(tmp_path):
     assert "3 numbers have no image" in notes(dataset)
 
 
+def test_the_size_of_turned_images_is_that_of_the_display(tmp_path):
+    root = add_video(tmp_path / "cart", [], {0: [line()]})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (WIDTH, HEIGHT)).save(root / "frames" / "0.jpg", exif=exif)
+    dataset = grocery.read(root)
+    assert (dataset.videos["cart"].width, dataset.videos["cart"].height) == (HEIGHT, WIDTH)
+    assert dataset.events[0].boxes_K4.tolist() == [[5.0, 20.0, 10.0, 40.0]]
+
+
 def test_splits_come_from_the_top_folders(tmp_path):
     add_video(tmp_path / "Train" / "store_1" / "cart_a", range(2), {0: [line()]})
     add_video(tmp_path / "validation" / "cart_b", range(2), {})
