@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from heads.parts.contract import Candidates
 from heads.training.streams import VideoExtent
@@ -36,9 +37,10 @@ class WindowAnswers:
 
         Raises `RunError` when the head returned something that is not finite.
         """
-        scores_Q, spans_Q2 = (values.detach().double().cpu().numpy() for values in (candidates.scores_Q, candidates.spans_Q2))
-        boxes_QT4 = candidates.boxes_norm_QT4
-        if not (np.isfinite(scores_Q).all() and np.isfinite(spans_Q2).all() and (boxes_QT4 is None or boxes_QT4.isfinite().all())):
+        # numpy from here on: the arrays are small, and torch would wake its threads for each operation.
+        scores_Q, spans_Q2 = (_as_numpy(values).astype(np.float64) for values in (candidates.scores_Q, candidates.spans_Q2))
+        boxes_QT4 = None if candidates.boxes_norm_QT4 is None else _as_numpy(candidates.boxes_norm_QT4)
+        if not all(np.isfinite(values).all() for values in (scores_Q, spans_Q2, boxes_QT4) if values is not None):
             raise RunError(
                 f"video {window.video_id!r}, frames {window.start_frame} to {window.end_frame}: the head answered with numbers "
                 "that are not finite; train it again with a lower lr"
@@ -47,15 +49,19 @@ class WindowAnswers:
         usable_Q = (spans_Q2[:, 1] - spans_Q2[:, 0] >= SHORTEST_ANSWER_FRAMES) & (scores_Q >= min_score)
         order_Q = np.argsort(-scores_Q, kind="stable")
         kept = order_Q[usable_Q[order_Q]][:max_answers]
-        labels_Q = candidates.labels_Q.detach().cpu().numpy()
         if boxes_QT4 is None:
             tubes = Tubes.of([0] * len(kept), [np.zeros((0, 4))] * len(kept))
         else:
-            tubes = _tubes(boxes_QT4.detach().cpu()[kept].double().numpy(), spans_Q2[kept], window, extent)
-        return cls(window, labels_Q[kept], spans_Q2[kept], scores_Q[kept], tubes)
+            tubes = _tubes(boxes_QT4[kept], spans_Q2[kept], window, extent)
+        return cls(window, _as_numpy(candidates.labels_Q)[kept], spans_Q2[kept], scores_Q[kept], tubes)
 
     def __len__(self) -> int:
         return len(self.labels_Q)
+
+
+def _as_numpy(values: Tensor) -> np.ndarray:
+    # bfloat16, as a GPU may answer, has no numpy type.
+    return (values.float() if values.is_floating_point() else values).detach().cpu().numpy()
 
 
 def _tubes(boxes_QT4: np.ndarray, spans_Q2: np.ndarray, window: Window, extent: VideoExtent) -> Tubes:

@@ -159,10 +159,14 @@ def _info_to_resume(
     if folder.finished:
         raise RunError(f"run {folder.path} is finished, there is nothing to resume; train a new one without --resume")
     check_encodings(folder.path, info.encodings, stores)
-    recorded = {"head": info.head} | info.head_config | info.train.model_dump()
-    for key, value in ({"head": head_name} | dict(head_overrides) | dict(train_overrides)).items():
-        if key not in recorded or recorded[key] != value:
-            raise ConfigError(f"run {folder.path} continues with its own settings: {key} is {recorded.get(key)!r} there, got {value!r}; leave it out")
+    if head_name != info.head:
+        raise ConfigError(f"run {folder.path} trains the head {info.head!r}, got {head_name!r}; leave it out")
+    for recorded, given in ((info.head_config, head_overrides), (info.train.model_dump(), train_overrides)):
+        for key, value in given.items():
+            if key not in recorded or recorded[key] != value:
+                raise ConfigError(
+                    f"run {folder.path} continues with its own settings: {key} is {recorded.get(key)!r} there, got {value!r}; leave it out"
+                )
     return info
 
 

@@ -46,7 +46,7 @@ class HeadModule(LightningModule):
         losses = self.head.loss(self.head(batch.batch), batch.targets)
         if not torch.isfinite(losses["total"]):
             raise RunError(
-                f"the loss is {float(losses['total'])} in epoch {self.current_epoch}, batch {batch_index}: expected a finite number; "
+                f"the loss is {losses['total'].item()} in epoch {self.current_epoch}, batch {batch_index}: expected a finite number; "
                 f"train with a lower lr than {self.config.lr:g}"
             )
         self._log_losses("train", losses, len(batch.windows))

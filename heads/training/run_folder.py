@@ -127,7 +127,7 @@ class RunFolder:
         return path if path.is_file() else None
 
     def write_info(self, info: RunInfo) -> None:
-        write_text(self.path / INFO, json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+        self._write(INFO, json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
 
     def read_info(self) -> RunInfo:
         """Raises `RunError` where the folder is no run, or one of another version."""
@@ -169,9 +169,15 @@ class RunFolder:
 
     def finish(self, metrics: Mapping[str, Any], now: datetime) -> None:
         """Write the figures, drop what only an unfinished run needs, and set the mark."""
-        write_text(self.path / METRICS, json.dumps(metrics, indent=2) + "\n")
+        self._write(METRICS, json.dumps(metrics, indent=2) + "\n")
         (self.path / CHECKPOINT).unlink(missing_ok=True)
-        write_text(self.path / FINISHED, now.isoformat() + "\n")
+        self._write(FINISHED, now.isoformat() + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            write_text(self.path / name, text)
+        except OSError as error:
+            raise RunError(f"{self.path / name}: cannot be written ({error.strerror})") from None
 
     def _save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         beside = self.path / f".{uuid.uuid4().hex}.partial"

@@ -15,7 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from heads.training.streams import VideoStream
 
-SAMPLE_TOKENS = 200_000
+SAMPLE_TOKENS = 60_000
 PIECES_PER_VIDEO = 4
 SMALLEST_STD_RATIO = 0.01
 
@@ -48,17 +48,19 @@ def measure_standardisation(videos: Sequence[VideoStream], channels: int) -> Sta
     tokens_per_step = sum(int(video.valid_HW.sum()) for video in videos) / len(videos)
     steps_per_piece = max(1, round(SAMPLE_TOKENS / tokens_per_step / len(videos) / PIECES_PER_VIDEO))
     raw_units = Standardisation.identity(channels)
-    count, sum_C, square_sum_C = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
+    count, mean_C, square_C = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
     for video in videos:
         for start, stop in _spread_pieces(video.num_steps, steps_per_piece):
             tokens_nHWC = torch.empty(stop - start, *video.grid, channels)
             video.fill(tokens_nHWC, start, stop, raw_units)
-            tokens_NC = tokens_nHWC[:, video.valid_HW].reshape(-1, channels).double()
-            count += len(tokens_NC)
-            sum_C += tokens_NC.sum(dim=0)
-            square_sum_C += tokens_NC.square().sum(dim=0)
-    mean_C = sum_C / count
-    std_C = (square_sum_C / count - mean_C.square()).clamp(min=0).sqrt()
+            var_C, piece_mean_C = torch.var_mean(tokens_nHWC[:, video.valid_HW].reshape(-1, channels), dim=0, correction=0)
+            # Sums of squares about the mean so far, joined as in Chan et al. 1983: float32 pieces stay exact enough.
+            num_tokens = (stop - start) * int(video.valid_HW.sum())
+            delta_C = piece_mean_C.double() - mean_C
+            count += num_tokens
+            mean_C += delta_C * num_tokens / count
+            square_C += var_C.double() * num_tokens + delta_C.square() * num_tokens * (count - num_tokens) / count
+    std_C = (square_C / count).sqrt()
     floor = SMALLEST_STD_RATIO * max(float(std_C.median()), 1e-6)
     return Standardisation(mean_C.float(), std_C.clamp(min=floor).float())
 

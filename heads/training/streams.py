@@ -19,6 +19,10 @@ from vjepa_loc.errors import RunError
 from vjepa_loc.spacegrid import SpaceGrid
 from vjepa_loc.timegrid import TimeGrid
 
+SERIAL_VALUES = 32768
+"""at::internal::GRAIN_SIZE."""
+
+
 @dataclass(frozen=True)
 class VideoExtent:
     """How long and how large a video is, and where its steps lie."""
@@ -113,20 +117,31 @@ class VideoStream:
         return RawSteps(torch.from_numpy(np.asarray(self.stored.read(self.level, start, stop))))
 
     def fill(self, out_nHWC: Tensor, start: int, stop: int, standardisation: Standardisation, budget: CacheBudget | None = None):
-        """Write the standardised steps start..stop into `out_nHWC` (float32, may be a view of a larger grid)."""
+        """Write the standardised steps start..stop into `out_nHWC` (contiguous, float32)."""
         raw = self.raw(start, stop, budget)
         mean_C, std_C = standardisation.mean_C, standardisation.std_C
+        parts = _serial_parts(out_nHWC.shape)
+        out, values = out_nHWC.view(parts), raw.values_nHWC.view(parts)
         if raw.scale_nHW is not None:
             # (code * scale * video std + video mean - mean) / std is a dequantisation with other constants.
-            video_mean_C, video_std_C = (torch.from_numpy(np.asarray(v, np.float32)) for v in (self.stored.mean, self.stored.std))
-            gain_C, bias_C = video_std_C / std_C, (video_mean_C - mean_C) / std_C
-            dequantise(raw.values_nHWC, raw.scale_nHW, bias_C, gain_C, out_nHWC)
+            video_mean_C, video_std_C = torch.tensor(self.stored.mean), torch.tensor(self.stored.std)
+            dequantise(values, raw.scale_nHW.view(parts[:3]), (video_mean_C - mean_C) / std_C, video_std_C / std_C, out)
             return
         gain_C, bias_C = 1 / std_C, -mean_C / std_C
-        # A step fits the processor's cache, so it passes through memory once instead of once per operation.
-        for out_HWC, value_HWC in zip(out_nHWC, raw.values_nHWC, strict=True):
-            out_HWC.copy_(value_HWC)
-            torch.addcmul(bias_C, out_HWC, gain_C, out=out_HWC)
+        for out_part, value_part in zip(out, values, strict=True):
+            out_part.copy_(value_part)
+            torch.addcmul(bias_C, out_part, gain_C, out=out_part)
+
+
+def _serial_parts(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The shape (n, H, W, C) cut into more, smaller parts (n * k, H / k, W, C), where rows of cells allow it.
+
+    torch runs an operation on fewer than `SERIAL_VALUES` values in the calling thread. The thread that reads windows ahead
+    must not start a second team of threads beside the one that trains; each part also fits the processor's cache.
+    """
+    n, H, W, C = shape
+    rows = max([rows for rows in range(1, H + 1) if H % rows == 0 and rows * W * C < SERIAL_VALUES], default=1)
+    return n * (H // rows), rows, W, C
 
 
 def level_cells(space_grid: SpaceGrid, level: str) -> tuple[np.ndarray, np.ndarray]:
