@@ -14,6 +14,8 @@ from features.commits import FileStamp
 from features.durable import write_all
 from features.zarr_layout import CRC_BYTES, ArraySpec
 
+# The crc32c of any data that are followed by their own crc32c.
+CRC_RESIDUE = 0x48674BC7
 NO_CHUNK = np.iinfo(np.uint64).max
 # Linux takes at most 1024 buffers per call: a chunk and its checksum are two.
 _CHUNKS_PER_CALL = 512

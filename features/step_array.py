@@ -17,7 +17,7 @@ import numpy as np
 
 from features.commits import FileStamp
 from features.durable import crc32c_hex
-from features.shards import NO_CHUNK, shard_index
+from features.shards import CRC_RESIDUE, NO_CHUNK, shard_index
 from features.zarr_layout import CRC_BYTES, HOLE_CODE, INDEX_ENTRY_BYTES, ArraySpec
 from vjepa_loc.errors import CorruptStoreError
 
@@ -38,10 +38,10 @@ class MappedFiles:
 
     def __init__(self, max_files: int = MAX_OPEN_FILES):
         self._max_files = max_files
-        self._files: OrderedDict[Path, MappedFile] = OrderedDict()
+        self._files: OrderedDict[str, MappedFile] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, path: Path) -> MappedFile:
+    def get(self, path: str) -> MappedFile:
         """Raises `OSError`; `ValueError` for an empty file. Asks the file system each time: to touch a mapping of a file
         that was cut meanwhile would kill the process."""
         identity = _identity(os.stat(path))
@@ -85,8 +85,10 @@ class ArrayFiles:
         self.folder = folder
         self._video_id = video_id
         self._stamps = stamps
+        # Joining paths takes longer than reading a step.
+        self._mappable: dict[str, tuple[str, int]] = {}
 
-    def error(self, file: Path, what: str) -> CorruptStoreError:
+    def error(self, file: Path | str, what: str) -> CorruptStoreError:
         return CorruptStoreError(
             f"video {self._video_id!r}, array {self.name!r}: {what} in {file}; the other videos are not concerned, "
             "`cli.py store repair` extracts this one again"
@@ -101,12 +103,15 @@ class ArrayFiles:
 
     def map(self, file: str) -> MappedFile:
         """A file below the array's folder, its size checked against the commit."""
-        path = self.folder / file
+        if file not in self._mappable:
+            self._mappable[file] = str(self.folder / file), self.stamp(file).size
+        path, size = self._mappable[file]
         try:
             mapped = _FILES.get(path)
         except (OSError, ValueError) as error:
             raise self.error(path, f"unreadable file ({getattr(error, 'strerror', None) or error})") from None
-        self._check_size(path, file, len(mapped.data))
+        if len(mapped.data) != size:
+            raise self.error(path, f"expected {size} bytes, got {len(mapped.data)}")
         return mapped
 
     def read_bytes(self, file: str) -> bytes:
@@ -116,12 +121,9 @@ class ArrayFiles:
             data = path.read_bytes()
         except OSError as error:
             raise self.error(path, f"unreadable file ({error.strerror})") from None
-        self._check_size(path, file, len(data))
+        if len(data) != self.stamp(file).size:
+            raise self.error(path, f"expected {self.stamp(file).size} bytes, got {len(data)}")
         return data
-
-    def _check_size(self, path: Path, file: str, size: int) -> None:
-        if size != self.stamp(file).size:
-            raise self.error(path, f"expected {self.stamp(file).size} bytes, got {size}")
 
 
 class ShardedArray:
@@ -131,17 +133,21 @@ class ShardedArray:
         self.spec = spec
         self._files = files
         self._verify = verify
+        self._dtype = np.dtype(spec.dtype)
+        self._chunk_bytes = spec.chunk_bytes
+        self._stored_bytes = spec.chunk_bytes + CRC_BYTES
+        self._shard_names = [spec.shard_name(shard) for shard in range(spec.num_shards)]
         self._seen_T = np.zeros(spec.shape[0], bool)
         self._shards: dict[int, tuple[tuple[int, int, int], np.ndarray | None]] = {}
 
     def read(self, start: int, stop: int, out: np.ndarray) -> None:
         """Copies steps start..stop into `out` (stop - start, ...), C-contiguous and of the array's dtype."""
-        spec = self.spec
-        out_rows = out.reshape(stop - start, spec.chunk_bytes // out.itemsize).view(np.uint8)
+        shard_steps = self.spec.shard_steps
+        out_rows = out.reshape(stop - start, self._chunk_bytes // self._dtype.itemsize).view(np.uint8)
         step = start
         while step < stop:
-            shard, first = divmod(step, spec.shard_steps)
-            count = min(stop - step, spec.shard_steps - first)
+            shard, first = divmod(step, shard_steps)
+            count = min(stop - step, shard_steps - first)
             self._read_shard(shard, first, out_rows[step - start : step - start + count])
             step += count
 
@@ -151,60 +157,60 @@ class ShardedArray:
         return b"".join(chunk[-CRC_BYTES:].tobytes() for chunk in chunks)
 
     def _read_shard(self, shard: int, first: int, out_rows: np.ndarray) -> None:
-        spec = self.spec
         stop = first + len(out_rows)
         chunks = self._chunks(shard, first, stop)
-        seen = self._seen_T[shard * spec.shard_steps + first : shard * spec.shard_steps + stop]
+        before = shard * self.spec.shard_steps
+        seen = self._seen_T[before + first : before + stop]
         if self._verify == "always" or not seen.all():
             self._check(shard, first, chunks, seen)
         if isinstance(chunks, np.ndarray):
-            np.copyto(out_rows, chunks[:, : spec.chunk_bytes])
+            np.copyto(out_rows, chunks[:, : self._chunk_bytes])
         else:
             for row, chunk in zip(out_rows, chunks, strict=True):
-                row[:] = chunk[: spec.chunk_bytes]
+                row[:] = chunk[: self._chunk_bytes]
 
     def _chunks(self, shard: int, first: int, stop: int) -> np.ndarray | list[np.ndarray]:
         """Rows of a chunk and its checksum: a matrix where they lie in order, a list where the index has to be followed."""
-        spec = self.spec
-        stored = spec.chunk_bytes + CRC_BYTES
-        data, identity = self._files.map(spec.shard_name(shard))
+        stored = self._stored_bytes
+        data, identity = self._files.map(self._shard_names[shard])
         known = self._shards.get(shard)
         if known is None or known[0] != identity:
-            self._seen_T[shard * spec.shard_steps : (shard + 1) * spec.shard_steps] = False
+            self._seen_T[shard * self.spec.shard_steps : (shard + 1) * self.spec.shard_steps] = False
             known = self._shards[shard] = identity, self._irregular_offsets(shard, data)
         if known[1] is None:
             return data[first * stored : stop * stored].reshape(stop - first, stored)
         return [data[offset : offset + stored] for offset in known[1][first:stop]]
 
     def _check(self, shard: int, first: int, chunks: Any, seen: np.ndarray) -> None:
-        for i, chunk in enumerate(chunks):
-            if seen[i] and self._verify != "always":
+        for i, (chunk, is_seen) in enumerate(zip(chunks, seen.tolist(), strict=True)):
+            if is_seen and self._verify != "always":
                 continue
-            values, stored_crc = chunk[: -CRC_BYTES], int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little")
-            where = self._files.folder / self.spec.shard_name(shard)
-            step = shard * self.spec.shard_steps + first + i
-            if self._verify != "never" and google_crc32c.value(values) != stored_crc:
-                raise self._files.error(where, f"the chunk of step {step} fails its crc32c")
-            if has_hole(values.view(self.spec.dtype)):
-                raise self._files.error(where, f"step {step} holds a fill value (a hole)")
-            seen[i] = True
+            if self._verify != "never" and google_crc32c.value(chunk) != CRC_RESIDUE:
+                raise self._step_error(shard, first + i, "the chunk of step {step} fails its crc32c")
+            if not is_seen and has_hole(chunk[:-CRC_BYTES].view(self._dtype)):
+                raise self._step_error(shard, first + i, "step {step} holds a fill value (a hole)")
+        seen[:] = True
+
+    def _step_error(self, shard: int, chunk: int, what: str) -> CorruptStoreError:
+        where = self._files.folder / self._shard_names[shard]
+        return self._files.error(where, what.format(step=shard * self.spec.shard_steps + chunk))
 
     def _irregular_offsets(self, shard: int, data: np.ndarray) -> np.ndarray | None:
         """None where the chunks lie in order; otherwise each chunk's offset. Raises where one is missing."""
         spec, num_chunks = self.spec, self.spec.chunks_in_shard(shard)
-        where = self._files.folder / spec.shard_name(shard)
+        where = self._files.folder / self._shard_names[shard]
         expected = shard_index(num_chunks, spec.chunk_bytes, spec.shard_steps)
         raw = data[-len(expected):].tobytes()
         if raw == expected and len(data) >= spec.shard_size(shard):
             return None
-        if len(raw) < len(expected) or google_crc32c.value(raw[:-CRC_BYTES]) != int.from_bytes(raw[-CRC_BYTES:], "little"):
+        if len(raw) < len(expected) or google_crc32c.value(raw) != CRC_RESIDUE:
             raise self._files.error(where, "the index fails its crc32c")
         index = np.frombuffer(raw, "<u8", count=spec.shard_steps * INDEX_ENTRY_BYTES // 8).reshape(-1, 2)[:num_chunks]
         missing = np.flatnonzero(index[:, 0] == NO_CHUNK)
         if len(missing):
             raise self._files.error(where, f"the chunk of step {shard * spec.shard_steps + missing[0]} is missing")
-        stored = spec.chunk_bytes + CRC_BYTES
-        if (index[:, 1] != stored).any() or (index[:, 0] > len(data) - stored).any():
+        stored = self._stored_bytes
+        if len(data) < stored or (index[:, 1] != stored).any() or (index[:, 0] > len(data) - stored).any():
             raise self._files.error(where, "the index points outside the file")
         return index[:, 0].astype(np.int64)
 
@@ -222,7 +228,7 @@ class ZarrArray:
     def read(self, start: int, stop: int, out: np.ndarray) -> None:
         """As `ShardedArray.read`."""
         values = self._checked(lambda: self._array[start:stop])
-        if has_hole(np.ascontiguousarray(values)):
+        if values.size and has_hole(np.ascontiguousarray(values)):
             raise self._files.error(self._files.folder, f"steps {start} to {stop - 1} hold a fill value (a hole)")
         out[...] = values
 
@@ -239,7 +245,7 @@ def read_whole(files: ArrayFiles, spec: ArraySpec) -> np.ndarray:
     data = files.read_bytes(file)
     if len(data) != spec.shard_size(0):
         raise files.error(files.folder / file, f"expected {spec.shard_size(0)} bytes for shape {spec.shape}, got {len(data)}")
-    if google_crc32c.value(data[:-CRC_BYTES]) != int.from_bytes(data[-CRC_BYTES:], "little"):
+    if google_crc32c.value(data) != CRC_RESIDUE:
         raise files.error(files.folder / file, "the chunk fails its crc32c")
     if crc32c_hex(data[-CRC_BYTES:]) != files.stamp(file).chunks:
         raise files.error(files.folder / file, "a chunk that is whole, but not the one that was committed")

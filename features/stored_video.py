@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # Steps that are decoded from int8 at a time: enough to copy in one go, few enough to stay in the cache.
 _BLOCK_STEPS = 8
+_RAW_DTYPES = np.dtype(np.float16), np.dtype(np.float32)
+_CODE_DTYPES = (np.dtype(np.int8),)
+_SCALE_DTYPES = (np.dtype(np.float16),)
 
 
 class StoredVideo:
@@ -160,7 +163,7 @@ class StoredVideo:
         array = self._array(level)
         start, stop = self._checked_range(start, stop)
         shape = (stop - start, *array.spec.shape[1:])
-        values = np.empty(shape, np.float16) if out is None else self._checked_out(out, shape, ("float16", "float32"))
+        values = np.empty(shape, np.float16) if out is None else self._checked_out(out, shape, _RAW_DTYPES)
         if array.spec.dtype == "int8":
             self._decode(start, stop, values)
         elif values.dtype == np.float16 and values.flags.c_contiguous:
@@ -181,8 +184,8 @@ class StoredVideo:
         codes_shape, scale_shape = (stop - start, *codes.spec.shape[1:]), (stop - start, *scale.spec.shape[1:])
         if out is None:
             out = np.empty(codes_shape, np.int8), np.empty(scale_shape, np.float16)
-        codes_THWC = self._checked_out(out[0], codes_shape, ("int8",), contiguous=True)
-        scale_THW = self._checked_out(out[1], scale_shape, ("float16",), contiguous=True)
+        codes_THWC = self._checked_out(out[0], codes_shape, _CODE_DTYPES, contiguous=True)
+        scale_THW = self._checked_out(out[1], scale_shape, _SCALE_DTYPES, contiguous=True)
         codes.read(start, stop, codes_THWC)
         scale.read(start, stop, scale_THW)
         return out[0], out[1]
@@ -232,11 +235,11 @@ class StoredVideo:
         return int(start), int(stop)
 
     @staticmethod
-    def _checked_out(out: Any, shape: tuple[int, ...], dtypes: tuple[str, ...], contiguous: bool = False) -> np.ndarray:
+    def _checked_out(out: Any, shape: tuple[int, ...], dtypes: tuple[np.dtype, ...], contiguous: bool = False) -> np.ndarray:
         values = np.asarray(out)
-        if values.shape != shape or values.dtype.name not in dtypes or (contiguous and not values.flags.c_contiguous):
+        if values.shape != shape or values.dtype not in dtypes or (contiguous and not values.flags.c_contiguous):
             layout = "C-contiguous " if contiguous else ""
-            raise ValueError(f"out: expected a {layout}{shape} {' or '.join(dtypes)} array, got {values.shape} {values.dtype.name}")
+            raise ValueError(f"out: expected a {layout}{shape} {' or '.join(map(str, dtypes))} array, got {values.shape} {values.dtype}")
         return values
 
     def _array(self, name: str) -> ShardedArray | ZarrArray:
