@@ -28,6 +28,9 @@ app.add_typer(store_app, name="store")
 # Typer's own exceptions for a wrong command line are not public; their base is that of the one that is.
 UsageError = typer.BadParameter.__mro__[1]
 
+# The exit code of a program that Ctrl-C ended; Typer returns it where it caught the interrupt itself.
+INTERRUPTED = 130
+
 
 @app.command()
 def extract(
@@ -196,6 +199,7 @@ def convert(
     from_format: Annotated[str, typer.Option("--from", help="Format of SOURCE, of vjepa_loc/formats/.")] = "native",
     to_format: Annotated[str, typer.Option("--to", help="Format of TARGET.")] = "native",
     predictions: Annotated[bool, typer.Option("--predictions", help="SOURCE holds predictions for --dataset.")] = False,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Decode videos for what SOURCE does not state of them.")] = True,
     dataset: DatasetOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -209,7 +213,7 @@ def convert(
     else:
         from features.check import probe_for_formats
 
-        converted = convert_dataset(source, target, from_format, to_format, probe_for_formats)
+        converted = convert_dataset(source, target, from_format, to_format, probe_for_formats if probe else None)
         say(*converted.extra.get("reading", {}).get("notes", ()))
         counts = {"videos": len(converted.videos), "events": len(converted.events), "out": str(target)}
     print_json(counts) if json_output else print(", ".join(f"{name}: {value}" for name, value in counts.items()))
@@ -221,8 +225,21 @@ def check_videos(
     dataset: DatasetOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Decode videos once and say what is in them; exit code 1 if one cannot be used or disagrees with the dataset."""
-    raise NotImplementedError
+    """Decode videos and say what is in them; exit code 1 if one cannot be used or disagrees with the dataset."""
+    from features.check import check_videos as check
+    from features.extract import videos_of_files
+    from vjepa_loc.dataset import read_dataset
+
+    videos = videos_of_files(files) if files else list(read_dataset(read_workspace(Path()).dataset_path(dataset)).videos.values())
+    with count_bar("check") as on_video:
+        checks = check(videos, on_video=lambda number: on_video(number, len(videos)))
+    if json_output:
+        print_json([{"id": video.id} | found.to_dict() for video, found in zip(videos, checks, strict=True)])
+    else:
+        columns = ("num_frames", "fps", "width", "height", "rotation", "codec", "num_errors", "witness", "problem")
+        rows = [(video.id, *(getattr(found, name) for name in columns)) for video, found in zip(videos, checks, strict=True)]
+        print_table(f"{len(checks)} videos", ("id", *columns), rows)
+    raise typer.Exit(int(not all(found.ok for found in checks)))
 
 
 @app.command()
@@ -258,8 +275,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {' '.join(str(error).split())}")
         return 2
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         say("interrupted; what is complete is kept, run the command again to continue")
-        return 130
     return code if isinstance(code, int) else 0
 
 

@@ -31,12 +31,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table; without a terminal as wide as its contents, so that nothing is cut."""
+    """A table, None as an empty cell; without a terminal as wide as its contents, so that nothing is cut."""
     table = Table(title=Text(title), title_justify="left")
     for column in columns:
         table.add_column(Text(column), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = Console(width=_ANY_WIDTH).measure(table).maximum
