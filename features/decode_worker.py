@@ -101,10 +101,12 @@ class DecodeWorker:
                 self._kill()
 
     def interrupt(self) -> None:
-        """Kills the child, also from another thread: a `stream` that waits for it raises VideoError."""
+        """Kills the child, also from another thread: a `stream` that waits for it raises VideoError, the next one starts another."""
         process = self._process
         if process is not None:
             process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(REAP_DEADLINE_S)
 
     def close(self) -> None:
         """Ends the child. The worker can be used again; it then starts another."""

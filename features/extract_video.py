@@ -189,13 +189,14 @@ class _VideoSource:
         while isinstance(message, FrameBatch):
             yield from assembler.push(message.frame_numbers_n, message.frames_nhw3.numpy())
             message = next(self._messages)
+        # Read to the end before anything is refused: a decoding process that is done need not be stopped.
+        for unexpected in self._messages:
+            raise RuntimeError(f"the decoding process sent {type(unexpected).__name__} after its summary")
         info = message.info
         fps = None if info.fps_nominal else float(info.fps)
         # Before the last clips are encoded: a refused video costs no more than it has to.
         check_against_video(self._video, fps, message.num_frames, info.width, info.height, info.variable_rate)
         self.summary = message
-        for unexpected in self._messages:
-            raise RuntimeError(f"the decoding process sent {type(unexpected).__name__} after its summary")
         yield from assembler.finish()
 
 

@@ -1,0 +1,433 @@
+"""From video files to a store: what is stored, what is refused, what is skipped, and that work continues after a kill.
+
+Videos are made by the `clip` fixture: 144x64 pixels, frames that carry their number.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features import extract_video
+from features.clips import ClipRule, plan_clips
+from features.decode import open_video
+from features.decode_worker import DecodeWorker
+from features.encoders.tiny import Config, Encoder
+from features.extract import extract_dataset, extracted_files, load_encoder, plan_extraction, repair_store, videos_of_files
+from features.outcome import ClipsEncoded, Outcome, VideoStarted
+from features.preprocess import resize_uint8
+from features.recipe import ExtractConfig
+from features.store import open_store
+from vjepa_loc.dataset import Dataset, Video
+from vjepa_loc.errors import ConfigError, StoreError, StoreMismatchError, VideoError
+from vjepa_loc.spacegrid import SpaceGrid
+
+RECIPE = ExtractConfig(threads=1, deadline_s=30)
+ROOT = Path(__file__).parents[2]
+
+
+class KeptWorker(DecodeWorker):
+    """A decoding process that outlives its extraction: starting one takes longer than most tests."""
+
+    def close(self) -> None:
+        """Left to the fixture."""
+
+
+@pytest.fixture(scope="module")
+def kept_worker():
+    worker = KeptWorker(RECIPE.deadline_s)
+    yield worker
+    DecodeWorker.close(worker)
+
+
+@pytest.fixture(autouse=True)
+def one_decoding_process(kept_worker, monkeypatch):
+    monkeypatch.setattr(extract_video, "DecodeWorker", lambda deadline_s: kept_worker)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Encoder:
+    return Encoder(Config())
+
+
+def dataset_of(files: dict[str, Path], **facts) -> Dataset:
+    return Dataset((), {name: Video(id=name, file=file, **facts) for name, file in files.items()})
+
+
+def arrays_of(store_path: Path, video_id: str) -> dict[str, np.ndarray]:
+    video = open_store(store_path).video(video_id)
+    codes_THWC, scale_THW = video.read_codes()
+    names = ("frames", "first_frame_seen", "last_frame_seen", "frame_time_s", "mean", "std")
+    return {"codes": codes_THWC, "scale": scale_THW, **{name: getattr(video, name) for name in names}}
+
+
+def assert_equal_arrays(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name], err_msg=name)
+
+
+def ledger_of(store_path: Path) -> list[tuple[str, str]]:
+    return [(entry["id"], entry["outcome"]) for entry in open_store(store_path).ledger.entries()]
+
+
+def direct_tokens(path: Path, encoder: Encoder, recipe: ExtractConfig) -> np.ndarray:
+    """Tokens of a whole video without worker, stream or store: all frames, the planned clips, one encoder call each."""
+    encoding = recipe.encoding(encoder.spec)
+    with open_video(path) as reader:
+        frames = [frame.rgb_HW3 for frame in reader][:: encoding.frame_step]
+        info = reader.info
+    grid = SpaceGrid.build(encoding.fit, info.width, info.height, *encoding.input_hw, encoding.patch_px)
+    frames += frames[-1:] * (-len(frames) % encoding.tubelet)
+    resized = resize_uint8(np.stack(frames), grid)
+    kept = []
+    for clip in plan_clips(len(frames), ClipRule.of(encoding)):
+        tokens_THWC = encoder.encode(resized[None, clip.start * encoding.tubelet : clip.stop * encoding.tubelet])[0]
+        kept.append(tokens_THWC[clip.keep_start - clip.start : clip.keep_stop - clip.start])
+    return torch.cat(kept).numpy()
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, RECIPE.model_copy(update={"fit": "letterbox", "frame_step": 3, "overlap": 0.5, "batch_clips": 3})])
+def test_stored_tokens_are_those_of_the_encoder_up_to_the_quantiser(clip, tmp_path, tiny, recipe):
+    path = clip("a.mp4", num_frames=53)
+    report = extract_dataset(dataset_of({"a": path}), tmp_path / "store", tiny, recipe)
+    assert report.to_dict() == {"done": ["a"], "skipped": [], "failed": {}}
+    video = open_store(tmp_path / "store").video("a")
+    expected = direct_tokens(path, tiny, recipe)
+    stored = video.read("tokens", out=np.empty(expected.shape, np.float32))
+    _, scale_THW = video.read_codes()
+    half_a_code_THWC = 0.51 * scale_THW[..., None].astype(np.float32) * video.std + 1e-6
+    assert (np.abs(stored - expected) <= half_a_code_THWC).all()
+    step = recipe.frame_step
+    assert video.frames.ravel().tolist()[:4] == [0, step, 2 * step, 3 * step]
+    assert video.num_frames == 53 and len(video.frame_time_s) == 53
+    meta = video.meta
+    assert (meta.width, meta.height, meta.decoder, meta.device, meta.dtype, meta.weights) == (144, 64, "pyav", "cpu", "float32", "built-in")
+    assert meta.source.size == path.stat().st_size and meta.source.mtime_ns == path.stat().st_mtime_ns
+
+
+def test_an_odd_number_of_frames_names_the_last_one_twice(clip, tmp_path, tiny):
+    extract_dataset(dataset_of({"a": clip("a.mp4", num_frames=5)}), tmp_path / "store", tiny, RECIPE)
+    video = open_store(tmp_path / "store").video("a")
+    assert video.frames.tolist() == [[0, 1], [2, 3], [4, 4]]
+    assert video.first_frame_seen.tolist() == [0, 0, 0] and video.last_frame_seen.tolist() == [4, 4, 4]
+
+
+def test_letterbox_bars_are_left_out_of_the_pyramid(clip, tmp_path, tiny):
+    extract_dataset(dataset_of({"a": clip("a.mp4")}), tmp_path / "store", tiny, RECIPE.model_copy(update={"fit": "letterbox"}))
+    video = open_store(tmp_path / "store").video("a")
+    valid_HW = video.space_grid.valid_HW
+    assert 0 < valid_HW.sum() < valid_HW.size
+    pooled = video.read("tokens").astype(np.float32)[0][valid_HW].mean(0)
+    np.testing.assert_allclose(video.read("pool1")[0, 0, 0], pooled, atol=0.05)
+
+
+def test_a_folder_of_images_is_a_video(tmp_path, tiny, draw_number):
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(6):
+        Image.fromarray(draw_number(number, 144, 64)).save(folder / f"{number:03d}.png")
+    data = dataset_of({"a": folder}, fps=10)
+    assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a"]
+    meta = open_store(tmp_path / "store").video("a").meta
+    assert (meta.num_frames, meta.fps, meta.fps_nominal) == (6, 10, True)
+    assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("skipped") == ["a"]
+
+
+def test_one_bad_video_never_stops_the_others(clip, tmp_path, tiny):
+    good, other = clip("good.mp4", num_frames=8), clip("other.mp4", num_frames=8)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "garbage.mp4").write_bytes(b"no video at all" * 100)
+    files = {
+        "good": good, "empty": tmp_path / "empty.mp4", "garbage": tmp_path / "garbage.mp4", "absent": tmp_path / "absent.mp4", "other": other,
+    }
+    data = dataset_of(files)
+    data = Dataset((), data.videos | {"nowhere": Video(id="nowhere")})
+    report = extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    assert report.ids("done") == ["good", "other"]
+    assert list(report.failed) == ["empty", "garbage", "absent", "nowhere"]
+    assert "empty file (0 bytes)" in report.failed["empty"] and "no such video file" in report.failed["absent"]
+    assert "FFmpeg cannot open" in report.failed["garbage"] and "names no `file`" in report.failed["nowhere"]
+    assert ledger_of(tmp_path / "store") == [
+        ("good", "done"), ("empty", "failed"), ("garbage", "failed"), ("absent", "failed"), ("other", "done"), ("nowhere", "failed")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"num_frames": 21}, "the dataset states num_frames 21, the video has 20"),
+        ({"width": 140}, "the dataset states width 140, the video has 144"),
+        ({"height": 60}, "the dataset states height 60, the video has 64"),
+        ({"fps": 25.1}, "the dataset states fps 25.1, the video has 25"),
+    ],
+)
+def test_a_video_that_disagrees_with_the_dataset_is_refused_with_both_values(clip, tmp_path, tiny, facts, message):
+    data = dataset_of({"a": clip("a.mp4")}, **facts)
+    report = extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    assert message in report.failed["a"] and "\n" not in report.failed["a"]
+    assert open_store(tmp_path / "store").video_ids() == []
+    assert list((tmp_path / "store" / "staging").iterdir()) == [] and list((tmp_path / "store" / "claims").iterdir()) == []
+
+
+def test_a_refused_video_leaves_the_decoding_process_to_the_next(clip, tmp_path, tiny):
+    wrong_at_the_end, wrong_at_once = {"num_frames": 21}, {"width": 140}
+    path = clip("a.mp4")
+    facts = [wrong_at_the_end, {}, wrong_at_once, {}]
+    videos = {str(number): Video(id=str(number), file=path, **stated) for number, stated in enumerate(facts)}
+    report = extract_dataset(Dataset((), videos), tmp_path / "store", tiny, RECIPE)
+    assert report.ids("done") == [str(number) for number, stated in enumerate(facts) if not stated], report.failed
+
+
+def test_facts_that_agree_are_accepted(clip, tmp_path, tiny):
+    data = dataset_of({"a": clip("a.mp4")}, num_frames=20, width=144, height=64, fps=25.01)
+    assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a"]
+
+
+def test_a_damaged_video_is_stored_as_damaged_unless_its_length_was_declared(clip, tmp_path, tiny):
+    whole = clip("whole.ts", num_frames=60, muxer="mpegts").read_bytes()
+    path = tmp_path / "damaged.ts"
+    middle = len(whole) // 2 // 188 * 188
+    path.write_bytes(whole[:middle] + bytes(188 * 4) + whole[middle + 188 * 4 :])
+    report = extract_dataset(dataset_of({"a": path}), tmp_path / "store", tiny, RECIPE)
+    assert report.ids("done") == ["a"] and report.num_damaged == 1
+    video = open_store(tmp_path / "store").video("a")
+    assert video.damaged and video.meta.damage.num_errors > 0
+    declared = dataset_of({"a": path}, num_frames=61)
+    assert "num_frames 61, the video has" in extract_dataset(declared, tmp_path / "other", tiny, RECIPE).failed["a"]
+
+
+def test_what_is_complete_is_skipped_and_what_changed_is_replaced(clip, tmp_path, tiny):
+    path, store_path = clip("a.mp4", num_frames=8), tmp_path / "store"
+    data = dataset_of({"a": path})
+
+    def second() -> Outcome:
+        (outcome,) = extract_dataset(data, store_path, tiny, RECIPE).outcomes
+        return outcome
+
+    assert second().status == "done"
+    assert (second().status, second().reason) == ("skipped", "already stored")
+    os.utime(path, ns=(1, 1))
+    assert second().status == "skipped", "the same bytes under a newer time"
+    clip("a.mp4", num_frames=12)
+    changed = second()
+    assert changed.status == "done" and "the file has changed" in changed.reason
+    assert open_store(store_path).video("a").num_frames == 12
+    path.unlink()
+    assert "is gone and cannot be compared" in second().reason
+
+
+def test_bytes_that_changed_under_the_same_size_and_time_are_found_by_their_hash(clip, tmp_path, tiny):
+    path = clip("a.mp4", num_frames=8)
+    data, store_path = dataset_of({"a": path}), tmp_path / "store"
+    extract_dataset(data, store_path, tiny, RECIPE)
+    times, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert extract_dataset(data, store_path, tiny, RECIPE).ids("skipped") == ["a"]
+    by_hash = RECIPE.model_copy(update={"compare": "hash"})
+    (decision,) = plan_extraction(data, store_path, by_hash.encoding(tiny.spec), by_hash)
+    assert decision.action == "replace" and "sha256" in decision.reason
+
+
+def test_a_stored_video_that_disagrees_with_a_corrected_dataset_is_refused(clip, tmp_path, tiny):
+    path = clip("a.mp4")
+    extract_dataset(dataset_of({"a": path}), tmp_path / "store", tiny, RECIPE)
+    report = extract_dataset(dataset_of({"a": path}, num_frames=19), tmp_path / "store", tiny, RECIPE)
+    assert "the dataset states num_frames 19, the video has 20" in report.failed["a"]
+
+
+def test_a_store_of_another_encoding_is_refused_with_both_values(clip, tmp_path, tiny):
+    data = dataset_of({"a": clip("a.mp4", num_frames=4)})
+    extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    crop = RECIPE.model_copy(update={"fit": "crop"})
+    with pytest.raises(StoreMismatchError, match="fit: 'stretch' != 'crop'"):
+        extract_dataset(data, tmp_path / "store", tiny, crop)
+    with pytest.raises(StoreMismatchError, match="fit: 'stretch' != 'crop'"):
+        plan_extraction(data, tmp_path / "store", crop.encoding(tiny.spec), crop)
+
+
+def test_a_plan_writes_nothing_and_says_what_would_be_done(clip, tmp_path, tiny):
+    path = clip("a.mp4", num_frames=4)
+    data = dataset_of({"a": path, "absent": tmp_path / "absent.mp4"})
+    plan = list(plan_extraction(data, tmp_path / "store", RECIPE.encoding(tiny.spec), RECIPE))
+    assert [(decision.video.id, decision.action) for decision in plan] == [("a", "extract"), ("absent", "refuse")]
+    assert not (tmp_path / "store").exists()
+    extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    again = list(plan_extraction(data, tmp_path / "store", RECIPE.encoding(tiny.spec), RECIPE))
+    assert [decision.action for decision in again] == ["skip", "refuse"]
+
+
+def test_a_video_that_another_process_extracts_is_left_to_it(clip, tmp_path, tiny):
+    data = dataset_of({"a": clip("a.mp4", num_frames=4)})
+    extract_dataset(dataset_of({}), tmp_path / "store", tiny, RECIPE)
+    with open_store(tmp_path / "store").claim("a"):
+        (outcome,) = extract_dataset(data, tmp_path / "store", tiny, RECIPE).outcomes
+    assert (outcome.status, outcome.reason) == ("skipped", "another process is extracting it")
+    assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a"]
+
+
+class Faulty:
+    """An encoder that fails on its n-th clip."""
+
+    def __init__(self, inner: Encoder, fails_at: int, error: BaseException):
+        self._inner, self._left, self._error = inner, fails_at, error
+        self.spec, self.device, self.dtype = inner.spec, inner.device, inner.dtype
+
+    def encode(self, frames_BTHWC3: torch.Tensor) -> torch.Tensor:
+        self._left -= 1
+        if not self._left:
+            raise self._error
+        return self._inner.encode(frames_BTHWC3)
+
+
+def test_an_unexpected_error_costs_one_video_and_its_trace_is_in_the_ledger(clip, tmp_path, tiny):
+    data = dataset_of({"a": clip("a.mp4", num_frames=20), "b": clip("b.mp4", num_frames=4)})
+    report = extract_dataset(data, tmp_path / "store", Faulty(tiny, 1, RuntimeError("CUDA\nerror")), RECIPE)
+    assert report.to_dict() == {"done": ["b"], "skipped": [], "failed": {"a": "RuntimeError: CUDA error"}}
+    entry = next(entry for entry in open_store(tmp_path / "store").ledger.entries() if entry["id"] == "a")
+    assert "Traceback" in entry["traceback"]
+
+
+def test_tokens_that_are_not_finite_fail_the_video(clip, tmp_path, tiny):
+    class Broken(Faulty):
+        def encode(self, frames_BTHWC3):
+            return self._inner.encode(frames_BTHWC3) * torch.inf
+
+    data = dataset_of({"a": clip("a.mp4", num_frames=4)})
+    report = extract_dataset(data, tmp_path / "store", Broken(tiny, 0, RuntimeError()), RECIPE)
+    assert "not finite" in report.failed["a"] and open_store(tmp_path / "store").video_ids() == []
+
+
+def test_ctrl_c_leaves_no_trace_but_a_line_in_the_ledger(clip, tmp_path, tiny):
+    data = dataset_of({"a": clip("a.mp4", num_frames=40), "b": clip("b.mp4", num_frames=4)})
+    with pytest.raises(KeyboardInterrupt):
+        extract_dataset(data, tmp_path / "store", Faulty(tiny, 2, KeyboardInterrupt()), RECIPE)
+    assert ledger_of(tmp_path / "store") == [("a", "failed")]
+    assert list((tmp_path / "store" / "staging").iterdir()) == [] and list((tmp_path / "store" / "claims").iterdir()) == []
+    assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a", "b"]
+
+
+def test_a_disk_that_refuses_stops_the_job(clip, tmp_path, tiny, monkeypatch):
+    from features import shards
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    data = dataset_of({"a": clip("a.mp4", num_frames=40), "b": clip("b.mp4", num_frames=4)})
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_all", full)
+        with pytest.raises(StoreError, match="no space left.*free some space and run the command again") as caught:
+            extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    assert "\n" not in str(caught.value)
+    assert ledger_of(tmp_path / "store") == [("a", "failed")]
+    assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a", "b"]
+
+
+def test_progress_tells_every_clip_and_every_outcome(clip, tmp_path, tiny):
+    events = []
+    data = dataset_of({"a": clip("a.mp4", num_frames=40), "absent": tmp_path / "absent.mp4"})
+    extract_dataset(data, tmp_path / "store", tiny, RECIPE, on_progress=events.append)
+    assert isinstance(events[0], VideoStarted) and events[0].video_id == "a"
+    assert sum(event.num_clips for event in events if isinstance(event, ClipsEncoded)) == 3
+    assert [event.status for event in events if isinstance(event, Outcome)] == ["done", "failed"]
+
+
+def test_repair_extracts_again_what_verify_finds_wrong(clip, tmp_path, tiny):
+    data = dataset_of({"a": clip("a.mp4", num_frames=20), "b": clip("b.mp4", num_frames=20), "c": clip("c.mp4", num_frames=8)})
+    extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    before = arrays_of(tmp_path / "store", "a")
+    store = open_store(tmp_path / "store")
+    shard = next((tmp_path / "store" / "tokens.zarr" / store.commit_of("a").path / "tokens" / "c").rglob("0"))
+    while shard.is_dir():
+        shard = shard / "0"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    commit = tmp_path / "store" / "commits" / "b.json"
+    commit.write_bytes(commit.read_bytes()[:-9])
+    assert sorted(repair_store(data, store, tiny, RECIPE).ids("done")) == ["a", "b"]
+    assert open_store(tmp_path / "store").verify().ok
+    assert_equal_arrays(before, arrays_of(tmp_path / "store", "a"))
+    shard = tmp_path / "store" / "tokens.zarr" / open_store(tmp_path / "store").commit_of("c").path / "mean" / "c" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    report = repair_store(dataset_of({}), open_store(tmp_path / "store"), tiny, RECIPE)
+    assert "and not in the dataset" in report.failed["c"]
+
+
+def test_files_without_a_dataset_get_a_store_that_goes_away(clip, tmp_path, tiny):
+    path = clip("a.mp4", num_frames=20)
+    extract_dataset(dataset_of({"a": path}), tmp_path / "kept", tiny, RECIPE)
+    with extracted_files([path, tmp_path / "absent.mp4"], tiny, RECIPE) as (store, report):
+        assert report.ids("done") == ["a"] and list(report.failed) == ["absent"]
+        folder = store.path
+        assert_equal_arrays(arrays_of(tmp_path / "kept", "a"), arrays_of(folder, "a"))
+    assert not folder.exists()
+
+
+def test_ids_of_files_are_the_shortest_that_tell_them_apart():
+    assert [video.id for video in videos_of_files([Path("x/a.mp4"), Path("b.mp4")])] == ["a", "b"]
+    assert [video.id for video in videos_of_files([Path("a.mp4"), Path("a.avi")])] == ["a.mp4", "a.avi"]
+    assert [video.id for video in videos_of_files([Path("/x/a.mp4"), Path("/y/a.mp4")])] == ["/x/a.mp4", "/y/a.mp4"]
+    with pytest.raises(VideoError, match="got a file twice"):
+        videos_of_files([Path("a.mp4"), Path("a.mp4")])
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"extract\.device: 'cuda:9' cannot be used here"):
+        load_encoder("tiny", Config(), "cuda:9")
+
+
+def test_the_threads_of_torch_are_left_as_they_were(clip, tmp_path, tiny):
+    before = torch.get_num_threads()
+    extract_dataset(dataset_of({"a": clip("a.mp4", num_frames=4)}), tmp_path / "store", tiny, RECIPE)
+    assert torch.get_num_threads() == before
+
+
+KILLED = """
+import sys, time
+from features.encoders.tiny import Config, Encoder
+from features.extract import extract_dataset
+from features.recipe import ExtractConfig
+from vjepa_loc.dataset import read_dataset
+
+class Slow(Encoder):
+    def encode(self, frames_BTHWC3):
+        print("clip", flush=True)
+        time.sleep(0.05)
+        return super().encode(frames_BTHWC3)
+
+extract_dataset(read_dataset(sys.argv[1]), sys.argv[2], Slow(Config()), ExtractConfig(threads=1))
+"""
+
+
+def test_work_that_was_killed_continues_and_gives_the_same_bytes(clip, tmp_path, tiny):
+    videos = [{"id": name, "file": str(clip(f"{name}.mp4", num_frames=80))} for name in "abc"]
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"format": "vjepa_loc", "version": 1, "labels": [], "videos": videos, "events": []}))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path), str(tmp_path / "store")], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    )
+    # The seventh clip is in the middle of the second video.
+    for _ in range(7):
+        assert process.stdout.readline() == b"clip\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert open_store(tmp_path / "store").video_ids() == ["a"]
+    assert list((tmp_path / "store" / "staging").iterdir()), "killed in the middle of a video"
+    data = Dataset((), {video["id"]: Video(id=video["id"], file=Path(video["file"])) for video in videos})
+    resumed = extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    assert (resumed.ids("skipped"), resumed.ids("done")) == (["a"], ["b", "c"])
+    extract_dataset(data, tmp_path / "uninterrupted", tiny, RECIPE)
+    for name in "abc":
+        assert_equal_arrays(arrays_of(tmp_path / "uninterrupted", name), arrays_of(tmp_path / "store", name))
+    assert open_store(tmp_path / "store").verify().ok
