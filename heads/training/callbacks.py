@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from torch import Tensor
 
 MONITOR = "val/map"
@@ -86,6 +87,19 @@ class BestWeights(Callback):
         waited = trainer.current_epoch - max(self.epoch, self.min_epochs - 1)
         if waited >= self.patience:
             trainer.should_stop = True
+
+
+class EpochBar(RichProgressBar):
+    """A bar per epoch with the losses and the validation mAP, on stderr."""
+
+    def __init__(self):
+        super().__init__(console_kwargs={"stderr": True})
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict:
+        shown = super().get_metrics(trainer, pl_module)
+        # Lightning's number of the log folder says nothing here.
+        shown.pop("v_num", None)
+        return shown
 
 
 class EpochLines(Callback):

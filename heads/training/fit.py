@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from heads.training.callbacks import AveragedWeights, BestWeights, EpochLines
+from heads.training.callbacks import AveragedWeights, BestWeights, EpochBar, EpochLines
 from heads.training.collect import EventCollector
 from heads.training.config import TrainConfig
 from heads.training.data import StreamedVideos, TrainingData, missing_videos, token_specs
@@ -227,7 +227,7 @@ def _trainer(folder: RunFolder, config: TrainConfig, average: AveragedWeights, b
     part = folder.new_log_part()
     on_terminal = sys.stderr.isatty()
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    progress = RichProgressBar(console_kwargs={"stderr": True}) if on_terminal else EpochLines(best)
+    progress = EpochBar() if on_terminal else EpochLines(best)
     checkpoint = ModelCheckpoint(
         folder.path, filename=CHECKPOINT.removesuffix(".ckpt"), save_on_train_epoch_end=True, enable_version_counter=False
     )

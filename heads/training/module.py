@@ -9,6 +9,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from heads.training.callbacks import MONITOR
 from heads.training.collect import EventCollector
 from heads.training.config import TrainConfig
 from heads.training.loader import WindowBatch
@@ -58,11 +59,16 @@ class HeadModule(LightningModule):
         self.collector.add(batch.windows, self.head.decode(prediction))
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.score(self.collector.finish()))
+        for name, value in self.score(self.collector.finish()).items():
+            self.log(name, value, prog_bar=name == MONITOR)
 
     def _log_losses(self, stage: str, losses: dict[str, Tensor], num_windows: int) -> None:
-        named = {f"{stage}/{'loss' if name == 'total' else name}": value.detach() for name, value in losses.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=num_windows)
+        for name, value in losses.items():
+            is_total = name == "total"
+            self.log(
+                f"{stage}/{'loss' if is_total else name}", value.detach(), on_step=False, on_epoch=True, prog_bar=is_total,
+                batch_size=num_windows,
+            )
 
     def configure_optimizers(self):
         decayed, plain = parameter_groups(self.head)

@@ -1,5 +1,6 @@
 import csv
 import json
+import signal
 import sys
 
 import pytest
@@ -88,6 +89,19 @@ def test_a_stopped_run_continues_as_if_it_had_not(toy_head, small, tmp_path, mon
     figures = [json.loads((run / "metrics.json").read_text())["figures"] for run in (whole, stopped)]
     assert figures[0] == figures[1]
     assert (stopped / "logs" / "part1" / "metrics.csv").is_file(), "the first part of the logs is still there"
+
+
+def test_ctrl_c_stays_an_interrupt_and_the_run_can_go_on(toy_head, small, tmp_path, monkeypatch):
+    handler = signal.getsignal(signal.SIGINT)
+    train(small, tmp_path / "first")
+    monkeypatch.setattr(sys.modules["heads.toy"], "FAIL_AT_STEP", 6)
+    monkeypatch.setattr(sys.modules["heads.toy"], "FAILURE", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(small, tmp_path)
+    assert signal.getsignal(signal.SIGINT) is handler, "Lightning leaves Ctrl-C ignored"
+    [stopped] = (tmp_path / "runs").iterdir()
+    monkeypatch.setattr(sys.modules["heads.toy"], "FAIL_AT_STEP", None)
+    assert heads.load_run(train(small, tmp_path, train={}, resume=stopped))
 
 
 def test_training_stops_when_validation_does_not_improve(toy_head, small, tmp_path):

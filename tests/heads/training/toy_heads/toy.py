@@ -9,6 +9,7 @@ from heads.parts.contract import Candidates
 
 task = "events"
 FAIL_AT_STEP = None
+FAILURE = RuntimeError("the power is gone")
 
 
 class Config(BaseModel):
@@ -40,7 +41,7 @@ class Head(nn.Module):
         if self.training:
             self.num_losses += 1
             if self.num_losses == FAIL_AT_STEP:
-                raise RuntimeError("the power is gone")
+                raise FAILURE
         stream, window_frames, cell_BTHWL = prediction
         centre_BT = (stream.step_start_BT + stream.step_end_BT) / 2 / window_frames
         truth_BTL = torch.zeros(*centre_BT.shape, cell_BTHWL.shape[-1])
