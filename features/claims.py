@@ -1,25 +1,28 @@
-"""Leases on videos, so that several workers do not do the same work. Economy only: without any claim the store stays right.
+"""Leases on videos, so that several workers do not do the same work. Economy only: without any claim the store stays
+right.
 
-A claim is a file in `claims/`, made by whoever starts a video and renewed with every clip that is written. It lapses when it
-was not renewed for an hour, or at once where its process ran on this machine and is gone, so that work after a `kill -9`
-continues immediately.
+A claim is a file in `claims/`, made by whoever starts a video and renewed with every clip that is written. It lapses
+when it was not renewed for an hour, or at once where its process ran on this machine and is gone, so that work after a
+`kill -9` continues immediately.
 """
 
 import contextlib
 import json
 import os
 import secrets
+import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from features.commits import key_of
-from features.durable import create_exclusively, machine_name, replace_file, storage_errors
+from features.durable import create_exclusively, replace_file, storage_errors
 
 # What no commit names may be somebody's unfinished work until it is this old.
 LEASE_S = 24 * 3600.0
-# Longer than any encoder needs for a clip; short enough that a machine that vanished does not hold its videos for a day.
+# Longer than any encoder needs for a clip; short enough that a machine that vanished does not hold its videos for a
+# day.
 CLAIM_LEASE_S = 3600.0
 
 
@@ -40,6 +43,12 @@ class Owner:
         return self.machine == machine_name() and _process_start(self.pid) != self.started
 
 
+def machine_name() -> str:
+    """Host name and, where the system tells it, its boot: process numbers mean something only within one."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()}.{boot.read_text().strip()[:8]}" if boot.exists() else socket.gethostname()
+
+
 def _process_start(pid: int) -> str:
     """Clock ticks from boot to the start of a process; "running" where the system does not tell, "" for none."""
     try:
@@ -47,7 +56,9 @@ def _process_start(pid: int) -> str:
     except OSError:
         return "running" if not Path("/proc/self/stat").exists() and _answers(pid) else ""
     # The second field, the program's name in brackets, may hold spaces.
-    return status.rpartition(")")[2].split()[19]
+    fields = status.rpartition(")")[2].split()
+    # A killed process whose parent has not asked for it stays listed, as Z.
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _answers(pid: int) -> bool:

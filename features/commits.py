@@ -1,8 +1,8 @@
 """Commit records: the one truth about which videos a store holds.
 
-A video exists when `commits/<key>.json` is valid; whatever else lies in the store is invisible. The record names the folder of
-the video's generation and the size and crc32c of every file that reading it touches, metadata included. It is created by a
-hard link, so the first of several writers wins; a record that is damaged counts as absent.
+A video exists when `commits/<key>.json` is valid; whatever else lies in the store is invisible. The record names the
+folder of the video's generation and the size and crc32c of every file that reading it touches, metadata included. It is
+created by a hard link, so the first of several writers wins; a record that is damaged counts as absent.
 """
 
 import hashlib
@@ -67,8 +67,9 @@ def unseal(raw: bytes) -> dict[str, Any]:
 class FileStamp:
     """What a committed file must be: its size in bytes and its crc32c in hex.
 
-    Data that are followed by their own crc32c give every file of one length the same crc32c. So a file of chunks carries
-    `chunks` as well: the crc32c of its chunks' checksums, in the order of the chunks, which tells one content from another.
+    Data that are followed by their own crc32c give every file of one length the same crc32c. So a file of chunks
+    carries `chunks` as well: the crc32c of its chunks' checksums, in the order of the chunks, which tells one content
+    from another.
     """
 
     size: int
@@ -81,7 +82,8 @@ class FileStamp:
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """What listings say about a video, in the words of `store info --json`. `bytes` counts the files of its generation."""
+    """What listings say about a video, in the words of `store info --json`. `bytes` counts the files of its generation.
+    """
 
     num_frames: int
     width: int
@@ -183,7 +185,8 @@ class CommitFolder:
             yield from sorted((entry for entry in entries if entry.name.endswith(".json")), key=lambda entry: entry.name)
 
     def create(self, commit: Commit) -> bool:
-        """Makes a staged video visible unless a valid commit of the same id is there already: True if this one counts."""
+        """Makes a staged video visible unless a valid commit of the same id is there already: True if this one counts.
+        """
         file, raw = self.file(commit.video_id), commit.to_bytes()
         with storage_errors(f"committing video {commit.video_id!r}", self.path):
             if create_exclusively(file, raw, self._temporary()):

@@ -1,13 +1,13 @@
 """Files that survive a crash: write, sync, then make visible by one atomic step; and what the disk's refusals mean.
 
-`storage_errors` turns an `OSError` of the disk into one line for the user. Everything that writes into a store goes through here.
+`storage_errors` turns an `OSError` of the disk into one line for the user. Everything that writes into a store goes
+through here.
 """
 
 import ctypes
 import errno
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +37,8 @@ def readable_size(num_bytes: int) -> str:
 
 @contextmanager
 def storage_errors(doing: str, path: Path, needed_bytes: int | None = None) -> Iterator[None]:
-    """Raises `StoreError` (its `errno` kept) for any `OSError` inside; `needed_bytes` is told where the disk is full."""
+    """Raises `StoreError` (its `errno` kept) for any `OSError` inside; `needed_bytes` is told where the disk is full.
+    """
     try:
         yield
     except VjepaLocError:
@@ -120,9 +121,9 @@ def sync_tree(path: Path) -> None:
 def create_exclusively(path: Path, data: bytes, temporary: Path) -> bool:
     """Creates `path` with all of `data`, or leaves what is there: True if this call created it.
 
-    The bytes are written to `temporary` (same file system) and appear under `path` by a hard link, so nobody sees a part of them.
-    A file system without hard links gets an exclusive create; what a crash can leave there is an incomplete file that its
-    checksum gives away.
+    The bytes are written to `temporary` (same file system) and appear under `path` by a hard link, so nobody sees a
+    part of them. A file system without hard links gets an exclusive create; what a crash can leave there is an
+    incomplete file that its checksum gives away.
     """
     write_synced(temporary, data)
     try:
@@ -151,9 +152,3 @@ def replace_file(path: Path, data: bytes, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-
-
-def machine_name() -> str:
-    """Host name and, where the system tells it, its boot: process numbers mean something only within one."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}.{boot.read_text().strip()[:8]}" if boot.exists() else socket.gethostname()

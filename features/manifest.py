@@ -1,7 +1,7 @@
 """The manifest: what listings need of every commit, so that a store of many videos opens without reading each record.
 
-A cache and nothing more. A line counts only for a commit file of the same size and modification time; every other commit is
-read itself, and where those are many the manifest is written anew.
+A cache and nothing more. A line counts only for a commit file of the same size and modification time; every other
+commit is read itself, and where those are many the manifest is written anew.
 """
 
 import contextlib
@@ -82,7 +82,8 @@ class Manifest:
             for line in file.read_bytes().splitlines(keepends=True):
                 record = _unsealed(line)
                 if record is not None:
-                    known[record["file"], record["size"], record["mtime_ns"]] = record["id"], VideoSummary.from_dict(record["video"])
+                    identity = record["file"], record["size"], record["mtime_ns"]
+                    known[identity] = record["id"], VideoSummary.from_dict(record["video"])
         return known
 
 

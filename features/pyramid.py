@@ -1,8 +1,8 @@
 """The pyramid: each step's tokens averaged over a 1x1, 2x2 and 4x4 grid, letterbox bars left out.
 
-A pool cell averages the token cells of its region (adaptive pooling: rows floor(i*H/n) to ceil((i+1)*H/n)) that show the
-video. A pool cell that lies wholly in a bar holds the plain mean of its region: finite, and as invalid as the cells below it
-(`pool_valid`).
+A pool cell averages the token cells of its region (adaptive pooling: rows floor(i*H/n) to ceil((i+1)*H/n)) that show
+the video. A pool cell that lies wholly in a bar holds the plain mean of its region: finite, and as invalid as the cells
+below it (`pool_valid`).
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ class Pyramid:
     def __init__(self, valid_HW: np.ndarray, levels: Sequence[str]):
         self._sizes = {level: POOL_SIZES[level] for level in levels if level in POOL_SIZES}
         weights = [pool_weights(np.asarray(valid_HW, bool), size) for size in self._sizes.values()]
-        # In float64 the order of a sum, which differs between machines and batch sizes, is lost in the rounding to float16:
-        # the same tokens give the same bytes. One product for all levels reads the tokens once.
+        # In float64 the order of a sum, which differs between machines and batch sizes, is lost in the rounding to
+        # float16: the same tokens give the same bytes. One product for all levels reads the tokens once.
         self._weights_PN = torch.from_numpy(np.concatenate(weights)) if weights else None
 
     def pool(self, tokens_THWC: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Two-level int8: tokens are standardised per channel with one video's statistics, then scaled per token to -127..127.
 
-The channel level takes the outlier channels away, so that one scale per token is enough and no unseen token can be clipped.
-Values are torch tensors on any device; T, H, W, C are steps, rows, columns and channels.
+The channel level takes the outlier channels away, so that one scale per token is enough and no unseen token can be
+clipped. Values are torch tensors on any device; T, H, W, C are steps, rows, columns and channels.
 """
 
 import torch
@@ -10,14 +10,16 @@ from torch import Tensor
 MAX_CODE = 127
 # A code is at most 127.4 after the rounding of the scale, so it never rounds to 128, which would read as a hole.
 _MAX_BEFORE_ROUNDING = 127.4
-# A channel that hardly moves in the first clip may move later: no channel is stretched by more than this against the others.
+# A channel that hardly moves in the first clip may move later: no channel is stretched by more than this against the
+# others.
 _STD_FLOOR = 0.01
 # The same against the size of the tokens, for a first clip without any content (black frames).
 _SIZE_FLOOR = 1e-3
 
 
 def channel_statistics(tokens_THWC: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean_C, std_C), float32, of a video's first clip; std is floored so that dividing by it is safe for later clips."""
+    """(mean_C, std_C), float32, of a video's first clip; std is floored so that dividing by it is safe for later clips.
+    """
     channels = tokens_THWC.shape[-1]
     count = tokens_THWC.numel() // channels
     mean_C = sum(step.reshape(-1, channels).double().sum(0) for step in tokens_THWC) / count

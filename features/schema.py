@@ -1,8 +1,8 @@
 """What a store says about itself: the encoder, the encoding, the storage, and each video.
 
-An `Encoding` holds everything that decides a token's value and nothing else; its `fingerprint` is what runs and stores are
-compared by. `Storage` may change without changing what a head sees. `VideoMeta` is provenance and geometry of one video.
-All of them are frozen, check themselves when built, and travel as plain JSON (`to_dict`, `from_dict`).
+An `Encoding` holds everything that decides a token's value and nothing else; its `fingerprint` is what runs and stores
+are compared by. `Storage` may change without changing what a head sees. `VideoMeta` is provenance and geometry of one
+video. All of them are frozen, check themselves when built, and travel as plain JSON (`to_dict`, `from_dict`).
 """
 
 import hashlib
@@ -65,9 +65,9 @@ def _shortened(value: Any) -> str:
 class EncoderSpec(Record):
     """What an encoder says about itself (`Encoder.spec`).
 
-    `digest` is the sha256 of the tensors as they stand in the checkpoint, so that it does not depend on the compute dtype.
-    An encoder with `fixed_clip` accepts clips of exactly `clip_frames` frames; others accept any multiple of `tubelet` up to it.
-    `mean` and `std` normalise RGB in 0..1.
+    `digest` is the sha256 of the tensors as they stand in the checkpoint, so that it does not depend on the compute
+    dtype. An encoder with `fixed_clip` accepts clips of exactly `clip_frames` frames; others accept any multiple of
+    `tubelet` up to it. `mean` and `std` normalise RGB in 0..1.
     """
 
     family: str = Field(min_length=1)
@@ -94,8 +94,9 @@ class EncoderSpec(Record):
 class Encoding(Record):
     """Everything that decides a token's value. Two stores with equal fingerprints can be used for each other.
 
-    `input_hw` is the encoder's input in pixels. Sampling is every `frame_step`-th frame, or `sample_fps` by presentation time.
-    `overlap` counts the sampled frames that consecutive clips share. `mean` and `std` normalise RGB in 0..1.
+    `input_hw` is the encoder's input in pixels. Sampling is every `frame_step`-th frame, or `sample_fps` by
+    presentation time. `overlap` counts the sampled frames that consecutive clips share. `mean` and `std` normalise RGB
+    in 0..1.
     """
 
     family: str = Field(min_length=1)

@@ -52,7 +52,8 @@ class ShardWriter:
         """Writes `steps` of shape (n, ...), C-contiguous and of the array's dtype. Raises `OSError`."""
         spec = self._spec
         if steps.dtype != spec.dtype or steps.shape[1:] != spec.shape[1:]:
-            raise ValueError(f"expected (n, {', '.join(map(str, spec.shape[1:]))}) {spec.dtype}, got {steps.shape} {steps.dtype}")
+            expected = ", ".join(["n", *map(str, spec.shape[1:])])
+            raise ValueError(f"expected ({expected}) {spec.dtype}, got {steps.shape} {steps.dtype}")
         chunks = np.ascontiguousarray(steps).reshape(len(steps), spec.chunk_bytes // steps.itemsize).view(np.uint8)
         while len(chunks):
             if self._fd is None:

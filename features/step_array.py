@@ -1,9 +1,11 @@
-"""Reading arrays of one committed video: step arrays from memory-mapped shards, small ones whole, the rest through zarr.
+"""Reading arrays of one committed video: step arrays from memory-mapped shards, small ones whole, the rest through
+zarr.
 
-A shard whose chunks lie in order is a matrix of (chunk, checksum) rows: reading steps is one strided copy from the page cache
-into the caller's buffer. Files are held open in one bounded pool, so a store of any number of videos can be read.
+A shard whose chunks lie in order is a matrix of (chunk, checksum) rows: reading steps is one strided copy from the page
+cache into the caller's buffer. Files are held open in one bounded pool, so a store of any number of videos can be read.
 """
 
+import math
 import mmap
 import os
 import threading
@@ -42,8 +44,9 @@ class MappedFiles:
         self._lock = threading.Lock()
 
     def get(self, path: str) -> MappedFile:
-        """Raises `OSError`; `ValueError` for an empty file. Asks the file system each time: to touch a mapping of a file
-        that was cut meanwhile would kill the process."""
+        """Raises `OSError`; `ValueError` for an empty file. Asks the file system each time: to touch a mapping of a
+        file that was cut meanwhile would kill the process.
+        """
         identity = _identity(os.stat(path))
         with self._lock:
             mapped = self._files.get(path)
@@ -127,7 +130,9 @@ class ArrayFiles:
 
 
 class ShardedArray:
-    """Steps of an array whose shards are uncompressed. `verify`: check each chunk's crc32c on its first, every or no read."""
+    """Steps of an array whose shards are uncompressed. `verify`: check each chunk's crc32c on its first, every or no
+    read.
+    """
 
     def __init__(self, files: ArrayFiles, spec: ArraySpec, verify: Verify):
         self.spec = spec
@@ -170,7 +175,9 @@ class ShardedArray:
                 row[:] = chunk[: self._chunk_bytes]
 
     def _chunks(self, shard: int, first: int, stop: int) -> np.ndarray | list[np.ndarray]:
-        """Rows of a chunk and its checksum: a matrix where they lie in order, a list where the index has to be followed."""
+        """Rows of a chunk and its checksum: a matrix where they lie in order, a list where the index has to be
+        followed.
+        """
         stored = self._stored_bytes
         data, identity = self._files.map(self._shard_names[shard])
         known = self._shards.get(shard)
@@ -216,7 +223,9 @@ class ShardedArray:
 
 
 class ZarrArray:
-    """Steps of an array in any other Zarr form (compressed, chunked otherwise), read by zarr; every read is checked for holes."""
+    """Steps of an array in any other Zarr form (compressed, chunked otherwise), read by zarr; every read is checked for
+    holes.
+    """
 
     def __init__(self, files: ArrayFiles):
         import zarr
@@ -244,12 +253,13 @@ def read_whole(files: ArrayFiles, spec: ArraySpec) -> np.ndarray:
     file = spec.shard_name(0)
     data = files.read_bytes(file)
     if len(data) != spec.shard_size(0):
-        raise files.error(files.folder / file, f"expected {spec.shard_size(0)} bytes for shape {spec.shape}, got {len(data)}")
+        expected = f"expected {spec.shard_size(0)} bytes for shape {spec.shape}"
+        raise files.error(files.folder / file, f"{expected}, got {len(data)}")
     if google_crc32c.value(data) != CRC_RESIDUE:
         raise files.error(files.folder / file, "the chunk fails its crc32c")
     if crc32c_hex(data[-CRC_BYTES:]) != files.stamp(file).chunks:
         raise files.error(files.folder / file, "a chunk that is whole, but not the one that was committed")
-    array = np.frombuffer(data, spec.dtype, count=len(data[:-CRC_BYTES]) // np.dtype(spec.dtype).itemsize).reshape(spec.shape)
+    array = np.frombuffer(data, spec.dtype, count=math.prod(spec.shape)).reshape(spec.shape)
     if array.dtype.kind == "f" and has_hole(array):
         raise files.error(files.folder / file, "a value is not finite")
     return array

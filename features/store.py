@@ -1,4 +1,5 @@
-"""The token store: one folder, one encoding, many videos. `open_store` is its door for readers, `create_or_open_store` for writers.
+"""The token store: one folder, one encoding, many videos. `open_store` is its door for readers, `create_or_open_store`
+for writers.
 
 What exists is said by the commit records alone (`features/commits.py`); `docs/store-format.md` specifies the layout.
 """
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.claims import CLAIM_LEASE_S, Claim, ClaimFolder
+from features.claims import CLAIM_LEASE_S, Claim, ClaimFolder, machine_name
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary
-from features.durable import crc32c_hex, create_exclusively, machine_name, storage_errors, sync_folder
+from features.durable import crc32c_hex, create_exclusively, storage_errors, sync_folder
 from features.ledger import Ledger
 from features.manifest import Manifest
 from features.schema import Encoding, Storage, canonical_json
@@ -36,17 +37,20 @@ FOLDERS = ("tokens.zarr", "commits", "manifest", "ledger", "claims", "staging")
 def open_store(path: Path | str, verify: Verify = "first") -> "Store":
     """Opens an existing store.
 
-    `verify` says when a chunk's crc32c is checked: "first" (when it is first read), "always", or "never". Raises `StoreError`
-    where there is no store, `CorruptStoreError` where its root is damaged.
+    `verify` says when a chunk's crc32c is checked: "first" (when it is first read), "always", or "never". Raises
+    `StoreError` where there is no store, `CorruptStoreError` where its root is damaged.
     """
     return Store(_checked_path(path), Storage(), verify)
 
 
-def create_or_open_store(path: Path | str, encoding: Encoding, storage: Storage | None = None, verify: Verify = "first") -> "Store":
-    """Opens the store of `encoding` at `path`, made first where there is none; `storage` holds for the videos written from now on.
+def create_or_open_store(
+    path: Path | str, encoding: Encoding, storage: Storage | None = None, verify: Verify = "first"
+) -> "Store":
+    """Opens the store of `encoding` at `path`, made first where there is none; `storage` holds for the videos written
+    from now on.
 
-    Raises `StoreMismatchError` with both values where the store is of another encoding, `StoreError` for a folder that holds
-    something else or cannot be written.
+    Raises `StoreMismatchError` with both values where the store is of another encoding, `StoreError` for a folder that
+    holds something else or cannot be written.
     """
     path = _checked_path(path)
     store = find_store(path, encoding, storage, verify)
@@ -56,7 +60,9 @@ def create_or_open_store(path: Path | str, encoding: Encoding, storage: Storage 
     return store
 
 
-def find_store(path: Path | str, encoding: Encoding, storage: Storage | None = None, verify: Verify = "first") -> "Store | None":
+def find_store(
+    path: Path | str, encoding: Encoding, storage: Storage | None = None, verify: Verify = "first"
+) -> "Store | None":
     """As `create_or_open_store`, but None where there is no store; writes nothing."""
     path = _checked_path(path)
     if not _root_file(path).exists():
@@ -117,7 +123,8 @@ class Store:
     def video(self, video_id: str) -> StoredVideo:
         """Opens a video as it is committed now; an object that was opened earlier goes on reading what it found then.
 
-        Raises `StoreError` for an id that is not in the store, `CorruptStoreError` where a file is missing or has another size.
+        Raises `StoreError` for an id that is not in the store, `CorruptStoreError` where a file is missing or has
+        another size.
         """
         file = self._commits.file(video_id)
         try:
@@ -145,10 +152,12 @@ class Store:
         self, video_id: str, grid: Sequence[int], valid_HW: np.ndarray | None = None, *,
         num_steps: int | None = None, replace: bool = False, claim: Claim | None = None,
     ) -> "VideoWriter":
-        """A `VideoWriter` for one video: `grid` (H, W) cells, `valid_HW` False in letterbox bars, `num_steps` where known.
+        """A `VideoWriter` for one video: `grid` (H, W) cells, `valid_HW` False in letterbox bars, `num_steps` where
+        known.
 
-        With `replace` the video's present commit, if any, is replaced by the new one, under `claim` or a claim taken here; the
-        old generation stays for its readers until `store gc`. Without, a video that exists already wins at `commit`.
+        With `replace` the video's present commit, if any, is replaced by the new one, under `claim` or a claim taken
+        here; the old generation stays for its readers until `store gc`. Without, a video that exists already wins at
+        `commit`.
         """
         from features.store_writer import VideoWriter
 
@@ -157,15 +166,19 @@ class Store:
             if claim is None:
                 claim = self.claim(video_id)
                 if claim is None:
-                    raise StoreError(f"video {video_id!r} in {self.path} is being written by another process; wait for it or remove its claim")
+                    raise StoreError(
+                        f"video {video_id!r} in {self.path} is being written by another process; "
+                        f"wait for it, or remove {self.path / 'claims'} where it does not run any more"
+                    )
             replaced = self._commits.get(video_id)
         return VideoWriter(
             self, video_id, grid, valid_HW, storage=self.storage, num_steps=num_steps, replaced=replaced, claim=claim
         )
 
     def claim(self, video_id: str, lease_s: float = CLAIM_LEASE_S) -> Claim | None:
-        """A lease on a video, None while another worker holds it. It saves work and is never needed: of two workers that do the
-        same video the first commit counts. Given to `writer`, it is renewed with every append."""
+        """A lease on a video, None while another worker holds it. It saves work and is never needed: of two workers
+        that do the same video the first commit counts. Given to `writer`, it is renewed with every append.
+        """
         return ClaimFolder(self.path).acquire(video_id, lease_s)
 
     def verify(self, video_ids: Sequence[str] | None = None) -> "VerifyReport":
@@ -221,7 +234,9 @@ def _read_root(path: Path) -> tuple[Encoding, FileStamp]:
         raw = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         what = "is not a store" if path.exists() else "does not exist"
-        raise StoreError(f"the store {path} {what}: there is no {file}; `cli.py extract` makes one (`--store` says where)") from None
+        raise StoreError(
+            f"the store {path} {what}: there is no {file}; `cli.py extract` makes one (`--store` says where)"
+        ) from None
     except OSError as error:
         raise StoreError(f"cannot read the store {path}: {file}: {error.strerror}") from None
     try:
@@ -230,12 +245,18 @@ def _read_root(path: Path) -> tuple[Encoding, FileStamp]:
             raise KeyError(attributes["format"])
         version, encoding, fingerprint = attributes["version"], attributes["encoding"], attributes["fingerprint"]
     except (ValueError, KeyError, TypeError):
-        raise CorruptStoreError(f"{file} is not the root of a token store, or is damaged; restore it from a copy of the store") from None
+        raise CorruptStoreError(
+            f"{file} is not the root of a token store, or is damaged; restore it from a copy of the store"
+        ) from None
     if version != FORMAT_VERSION:
-        raise StoreError(f"the store {path} has format version {version!r}, this program reads {FORMAT_VERSION}; use a matching version")
+        raise StoreError(
+            f"the store {path} has format version {version!r}, this program reads {FORMAT_VERSION}; use a matching version"
+        )
     found = hashlib.sha256(canonical_json(encoding)).hexdigest()
     if found != fingerprint:
-        raise CorruptStoreError(f"{file} is damaged: its encoding has the fingerprint {found}, recorded {fingerprint}; restore it from a copy")
+        raise CorruptStoreError(
+            f"{file} is damaged: its encoding has the fingerprint {found}, recorded {fingerprint}; restore it from a copy"
+        )
     try:
         return Encoding.from_dict(encoding), FileStamp(len(raw), crc32c_hex(raw))
     except ConfigError as error:

@@ -1,4 +1,5 @@
-"""Copying committed videos from one store into another: `subset` (some videos, some levels) and `merge` (several stores into one).
+"""Copying committed videos from one store into another: `subset` (some videos, some levels) and `merge` (several stores
+into one).
 
 Files are copied as they are, checked against their commit on the way, and committed in the target like a video that was
 extracted there; an interrupted copy is simply started again.
@@ -13,8 +14,8 @@ import google_crc32c
 from features.commits import FileStamp
 from features.durable import storage_errors, write_all
 from features.schema import LEVELS, Storage
+from features.staged_video import StagedVideo
 from features.store import Store, create_or_open_store
-from features.store_writer import StagedVideo
 from features.stored_video import StoredVideo
 from features.verify import exchanged_files
 from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError, StoreMismatchError, nearest_name
@@ -25,14 +26,18 @@ _REPAIR = "`cli.py store repair` extracts the video again"
 
 @dataclass(frozen=True)
 class CopyReport:
-    """Video ids: `copied`, `present` (there already with the same files), `different` (there already with others; kept)."""
+    """Video ids: `copied`, `present` (there already with the same files), `different` (there already with others;
+    kept).
+    """
 
     copied: tuple[str, ...]
     present: tuple[str, ...]
     different: tuple[str, ...]
 
 
-def subset_store(source: Store, target_path: Path | str, levels: Sequence[str], video_ids: Sequence[str] | None = None) -> CopyReport:
+def subset_store(
+    source: Store, target_path: Path | str, levels: Sequence[str], video_ids: Sequence[str] | None = None
+) -> CopyReport:
     """Copies `levels` of the given videos (all by default) into a store at `target_path`.
 
     Raises `ConfigError` for an unknown level and `StoreError` for a video that is absent or lacks a level.
@@ -72,7 +77,8 @@ def _copy_video(video: StoredVideo, target: Store, levels: Sequence[str] | None)
     if missing := [level for level in levels if level not in video.levels]:
         raise StoreError(f"video {video.id!r} has no level {', '.join(missing)}; it stores {', '.join(video.levels)}")
     left_out = {level for level in LEVELS if level not in levels} | (set() if "tokens" in levels else {"scale"})
-    wanted = {name: stamp for name, stamp in video.commit.generation_files.items() if name.partition("/")[0] not in left_out}
+    files = video.commit.generation_files
+    wanted = {name: stamp for name, stamp in files.items() if name.partition("/")[0] not in left_out}
     present = target.commit_of(video.id)
     if present is not None:
         return video.id, "present" if present.generation_files == wanted else "different"

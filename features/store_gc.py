@@ -1,7 +1,7 @@
 """Collecting what no commit names: generations that were replaced or never committed, staging, claims, old manifests.
 
-Nothing is touched before it is older than the lease, except what a process of this machine left that is gone. The generations
-of a video whose commit record is damaged are kept: the record may be restored.
+Nothing is touched before it is older than the lease, except what a process of this machine left that is gone. The
+generations of a video whose commit record is damaged are kept: the record may be restored.
 """
 
 import itertools
@@ -68,7 +68,9 @@ def _dead_staging(store_path: Path, lease_s: float) -> Iterator[Path]:
 
 
 def _dead_claims(store_path: Path, lease_s: float) -> Iterator[Path]:
-    yield from (path for path in sorted((store_path / "claims").glob("*.json")) if has_lapsed(path, min(lease_s, CLAIM_LEASE_S)))
+    for path in sorted((store_path / "claims").glob("*.json")):
+        if has_lapsed(path, min(lease_s, CLAIM_LEASE_S)):
+            yield path
 
 
 def _owner_is_gone(path: Path) -> bool:

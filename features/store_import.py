@@ -1,7 +1,7 @@
 """Other people's features as a store: an .npy file of shape (T, C) or (T, H, W, C) becomes one video.
 
-What is not known is stated as the most careful guess: each step may have seen the whole video, and a grid spans the whole
-frame. Such a store is an encoding of its own, named by its family, and cannot be confused with extracted tokens.
+What is not known is stated as the most careful guess: each step may have seen the whole video, and a grid spans the
+whole frame. Such a store is an encoding of its own, named by its family, and cannot be confused with extracted tokens.
 """
 
 from fractions import Fraction
@@ -21,10 +21,11 @@ def import_array(
     file: Path | str, store_path: Path | str, video_id: str, fps: float, frames_per_step: int, *, family: str = "imported",
     width: int | None = None, height: int | None = None, storage: Storage | None = None,
 ) -> bool:
-    """Stores the array; False where the store has the video already. Step t stands for the frames from t * frames_per_step.
+    """Stores the array; False where the store has the video already. Step t stands for the frames from t *
+    frames_per_step.
 
-    `width` and `height` are displayed pixels, by default one per cell. Raises `MissingFileError`, `ConfigError` for an array of
-    another shape or type, `StoreMismatchError` where the store holds other features.
+    `width` and `height` are displayed pixels, by default one per cell. Raises `MissingFileError`, `ConfigError` for an
+    array of another shape or type, `StoreMismatchError` where the store holds other features.
     """
     file = Path(file)
     features_THWC = _load(file)

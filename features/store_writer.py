@@ -1,31 +1,25 @@
 """Writing one video into a store: staged, synced, moved into place, and visible only with its commit.
 
-Memory is that of one clip. The bytes do not depend on how the steps are cut into appends: the statistics of the channel level
-are those of the first `clip_frames / tubelet` steps, which are held back until they are complete.
+Memory is that of one clip. The bytes do not depend on how the steps are cut into appends: the statistics of the channel
+level are those of the first `clip_frames / tubelet` steps, which are held back until they are complete.
 """
 
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from features.claims import Claim, Owner
-from features.commits import Commit, CommitFolder, FileStamp, VideoSummary, key_of
-from features.durable import (
-    crc32c_hex, create_exclusively, free_bytes, readable_size, replace_file, storage_errors, sync_folder, sync_tree, write_all,
-)
+from features.claims import Claim
+from features.commits import Commit
+from features.durable import free_bytes, readable_size, storage_errors
 from features.pyramid import Pyramid
 from features.quantise import channel_statistics, quantise
-from features.schema import Storage, VideoMeta, canonical_json
-from features.shards import ShardWriter, with_crc32c
-from features.zarr_layout import CRC_BYTES, ArraySpec, array_metadata, group_metadata, metadata_bytes, plain_specs, step_specs
+from features.schema import Storage, VideoMeta
+from features.shards import ShardWriter
+from features.staged_video import StagedVideo
+from features.zarr_layout import ArraySpec, array_metadata, group_metadata, metadata_bytes, plain_specs, step_specs
 from vjepa_loc.errors import StoreError
 from vjepa_loc.spacegrid import SpaceGrid
 from vjepa_loc.timegrid import TimeGrid
@@ -33,99 +27,14 @@ from vjepa_loc.timegrid import TimeGrid
 if TYPE_CHECKING:
     from features.store import Store
 
-GROUP_BYTES = metadata_bytes(group_metadata({}))
-
-
-class StagedVideo:
-    """The files of one generation while they are made, in `staging/<generation>/video`; `publish` makes them visible."""
-
-    def __init__(self, store: "Store", video_id: str):
-        self.video_id = video_id
-        self.generation = secrets.token_hex(8)
-        self.stamps: dict[str, FileStamp] = {}
-        self._store = store
-        self._folder = store.path / "staging" / self.generation
-        self.path = self._folder / "video"
-        with storage_errors(f"starting video {video_id!r}", store.path):
-            self.path.mkdir(parents=True)
-            (self._folder / "owner.json").write_bytes(canonical_json(Owner.this_process().__dict__))
-
-    def write_chunk(self, name: str, data: bytes) -> None:
-        """The file of an array that is one chunk: `data` and its crc32c."""
-        self.write(name, with_crc32c(data))
-        self.stamps[name] = replace(self.stamps[name], chunks=crc32c_hex(with_crc32c(data)[-CRC_BYTES:]))
-
-    def write(self, name: str, data: bytes) -> None:
-        """One small file, below the generation's folder; `publish` syncs it."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb", buffering=0) as file:
-            write_all(file.fileno(), data)
-        self.stamps[name] = FileStamp(len(data), crc32c_hex(data))
-
-    def publish(self, storage: Storage, meta: VideoMeta, num_steps: int, replaced: Commit | None) -> bool:
-        """Moves the files into place and commits them. False, and nothing kept, where another writer was first."""
-        key = key_of(self.video_id)
-        zarr_path = self._store.path / "tokens.zarr"
-        final = zarr_path / "videos" / key / self.generation
-        stamp = FileStamp(len(GROUP_BYTES), crc32c_hex(GROUP_BYTES))
-        commit = Commit(
-            video_id=self.video_id,
-            path=f"videos/{key}/{self.generation}",
-            storage=storage,
-            summary=VideoSummary(
-                meta.num_frames, meta.width, meta.height, num_steps, meta.grid,
-                sum(stamp.size for stamp in self.stamps.values()), meta.damaged,
-            ),
-            files={
-                "zarr.json": self._store.root_stamp,
-                "videos/zarr.json": stamp,
-                f"videos/{key}/zarr.json": stamp,
-                **{f"videos/{key}/{self.generation}/{name}": stamp for name, stamp in sorted(self.stamps.items())},
-            },
-        )
-        with storage_errors(f"storing video {self.video_id!r}", self._store.path):
-            self._make_groups(zarr_path / "videos", zarr_path / "videos" / key)
-            os.rename(self.path, final)
-            sync_tree(final)
-            sync_folder(final.parent)
-        try:
-            visible = CommitFolder(self._store.path).replace(commit, replaced)
-        finally:
-            self._remove_unless_committed(commit, final)
-        self.discard()
-        if visible:
-            self._store.note_commit(commit)
-            if replaced is not None and (zarr_path / replaced.path).is_dir():
-                # The old generation is kept for its readers: its lease counts from now.
-                os.utime(zarr_path / replaced.path)
-        return visible
-
-    def discard(self) -> None:
-        """Removes what is left in `staging/`."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _remove_unless_committed(self, commit: Commit, final: Path) -> None:
-        # Also where committing was interrupted: the record on the disk decides, not how far this program came.
-        current = CommitFolder(self._store.path).get(self.video_id)
-        if current is None or current.path != commit.path:
-            shutil.rmtree(final, ignore_errors=True)
-
-    def _make_groups(self, *folders: Path) -> None:
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-            file, temporary = folder / "zarr.json", self._folder / "group.json"
-            if not create_exclusively(file, GROUP_BYTES, temporary) and file.read_bytes() != GROUP_BYTES:
-                replace_file(file, GROUP_BYTES, temporary)
-            sync_folder(folder.parent)
-
 
 class VideoWriter:
     """Takes the steps of one video in order; a context manager that discards everything unless `commit` was called.
 
-    `grid` is (H, W) cells; `valid_HW` is False on the cells of letterbox bars, which the pyramid leaves out. `num_steps`, where
-    it is known, lets a disk that is too small be refused before the work. With `replaced` the video takes that commit's place,
-    under `claim`. Made by `Store.writer`. Shapes: n steps of an append, H x W cells, C channels.
+    `grid` is (H, W) cells; `valid_HW` is False on the cells of letterbox bars, which the pyramid leaves out.
+    `num_steps`, where it is known, lets a disk that is too small be refused before the work. With `replaced` the video
+    takes that commit's place, under `claim`. Made by `Store.writer`. Shapes: n steps of an append, H x W cells, C
+    channels.
     """
 
     def __init__(
@@ -154,8 +63,8 @@ class VideoWriter:
         self._writers = {name: ShardWriter(self._staged.path / name, spec) for name, spec in self._specs.items()}
 
     def append(self, tokens_nHWC: Any, frames_n_tubelet: Any, first_seen_n: Any, last_seen_n: Any) -> None:
-        """The next n steps: float32 tokens (numpy, or torch on any device), the frames each was made from, and the first and
-        last frame that its clip saw.
+        """The next n steps: float32 tokens (numpy, or torch on any device), the frames each was made from, and the
+        first and last frame that its clip saw.
 
         Raises `StoreError` for a token that is not finite, a shape that does not fit, or a disk that refuses.
         """
@@ -182,8 +91,8 @@ class VideoWriter:
     def commit(self, meta: VideoMeta, frame_time_s: Any) -> bool:
         """Makes the video visible; False where another writer's commit of the same video was first (its video counts).
 
-        `frame_time_s` is (num_frames,) presentation times, 0 at the first frame. Raises `StoreError` as `append`, and where
-        `meta` does not describe what was appended.
+        `frame_time_s` is (num_frames,) presentation times, 0 at the first frame. Raises `StoreError` as `append`, and
+        where `meta` does not describe what was appended.
         """
         frames, first_seen, last_seen = self._checked_description(meta, times := np.asarray(frame_time_s, np.float64))
         with self._storage_errors(0):
@@ -242,7 +151,9 @@ class VideoWriter:
             arrays["tokens"] = tokens_nHWC.half()
         for name, values in arrays.items():
             if values.dtype == torch.float16 and not torch.isfinite(values).all():
-                raise StoreError(f"video {self.id!r}: tokens are too large for float16 in array {name!r}; the encoder's output is broken")
+                raise StoreError(
+                    f"video {self.id!r}: tokens are too large for the float16 of array {name!r}; the encoder's output is broken"
+                )
         with self._storage_errors(len(tokens_nHWC)):
             for name, values in arrays.items():
                 self._writers[name].append(values.cpu().numpy())
@@ -261,7 +172,9 @@ class VideoWriter:
                 raise StoreError(f"video {self.id!r}: {name}: expected shape {wanted}, got {got}")
         for step, tokens_HWC in enumerate(tokens_nHWC):
             if not torch.isfinite(tokens_HWC).all():
-                raise StoreError(f"video {self.id!r}: step {self._num_steps + step} has a token that is not finite; nothing of it is stored")
+                raise StoreError(
+                    f"video {self.id!r}: step {self._num_steps + step} has a token that is not finite; nothing of it is stored"
+                )
 
     def _checked_description(self, meta: VideoMeta, frame_time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         def refuse(what: str, expected: Any, got: Any) -> StoreError:
@@ -283,7 +196,8 @@ class VideoWriter:
             TimeGrid(frames, meta.num_frames)
         except ValueError as error:
             raise StoreError(f"video {self.id!r}: {error}") from None
-        if (first_seen > frames[:, 0]).any() or (last_seen < frames[:, -1]).any() or first_seen.min() < 0 or last_seen.max() >= meta.num_frames:
+        inside = first_seen.min() >= 0 and last_seen.max() < meta.num_frames
+        if not inside or (first_seen > frames[:, 0]).any() or (last_seen < frames[:, -1]).any():
             raise refuse("frames seen", f"each step's own frames, within 0..{meta.num_frames - 1}", "others")
         return frames, first_seen, last_seen
 
@@ -302,6 +216,8 @@ class VideoWriter:
         return sum(spec.total_size for spec in specs.values())
 
     def _storage_errors(self, num_steps: int) -> Any:
-        """Around writing `num_steps` steps: a full disk is told what the rest of the video needs, as far as that is known."""
+        """Around writing `num_steps` steps: a full disk is told what the rest of the video needs, as far as that is
+        known.
+        """
         rest = (self._num_steps_expected or 0) - self._num_steps + num_steps
         return storage_errors(f"writing video {self.id!r}", self._store.path, self._bytes_of(max(rest, num_steps)) or None)

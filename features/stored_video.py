@@ -1,6 +1,7 @@
 """One committed video of a store, opened for reading.
 
-Shapes: T steps, H x W cells, C channels, h x w the cells of a level (`tokens`: H x W, `pool2`: 2 x 2, ...), n steps of a read.
+Shapes: T steps, H x W cells, C channels, h x w the cells of a level (`tokens`: H x W, `pool2`: 2 x 2, ...), n steps of
+a read.
 """
 
 import json
@@ -34,8 +35,9 @@ _SCALE_DTYPES = (np.dtype(np.float16),)
 class StoredVideo:
     """The tokens and the description of one video; made by `Store.video`.
 
-    `meta` is its `VideoMeta`. Opening checks that every file of the commit is there in its size; contents are checked when
-    they are touched (`verify`, see `open_store`). All reading raises `CorruptStoreError` naming video, array and file.
+    `meta` is its `VideoMeta`. Opening checks that every file of the commit is there in its size; contents are checked
+    when they are touched (`verify`, see `open_store`). All reading raises `CorruptStoreError` naming video, array and
+    file.
     """
 
     def __init__(self, store_path: Path, commit: Commit, verify: Verify = "first"):
@@ -49,13 +51,16 @@ class StoredVideo:
         self._check_sizes()
         attributes = self._metadata("zarr.json").get("attributes", {})
         try:
-            self.meta = VideoMeta.from_dict({name: attributes[name] for name in VideoMeta.model_fields if name in attributes})
+            # A later version may say more than this one knows.
+            known = {name: value for name, value in attributes.items() if name in VideoMeta.model_fields}
+            self.meta = VideoMeta.from_dict(known)
         except VjepaLocError as error:
-            raise CorruptStoreError(f"video {self.id!r}: the attributes in {self.group_path / 'zarr.json'} are wrong: {error}") from None
+            file = self.group_path / "zarr.json"
+            raise CorruptStoreError(f"video {self.id!r}: the attributes in {file} are wrong: {error}") from None
 
     def __repr__(self) -> str:
-        summary = self.commit.summary
-        return f"StoredVideo({self.id!r}, {summary.num_frames} frames, {summary.steps} steps of {self.grid[0]}x{self.grid[1]})"
+        height, width = self.grid
+        return f"StoredVideo({self.id!r}, {self.num_frames} frames, {self.num_steps} steps of {height}x{width})"
 
     @property
     def storage(self) -> Storage:
@@ -154,12 +159,12 @@ class StoredVideo:
     def read(self, level: str = "tokens", start: int = 0, stop: int | None = None, out: Any = None) -> Any:
         """Steps start..stop of a level in raw units: (n, h, w, C) float16, or `out` filled and returned.
 
-        `out` is a numpy array or CPU tensor of that shape, float16 or float32. Raises `UnknownNameError` for a level that is
-        not stored, `IndexError` for steps outside the video, `ValueError` for an `out` that does not fit.
+        `out` is a numpy array or CPU tensor of that shape, float16 or float32. Raises `UnknownNameError` for a level
+        that is not stored, `IndexError` for steps outside the video, `ValueError` for an `out` that does not fit.
         """
         if level not in self.levels:
-            known = ", ".join(self.levels)
-            raise UnknownNameError(f"video {self.id!r}: expected a level of {known}, got {level!r}.{nearest_name(level, LEVELS)}")
+            known, nearest = ", ".join(self.levels), nearest_name(level, self.levels)
+            raise UnknownNameError(f"video {self.id!r}: expected a level of {known}, got {level!r}.{nearest}")
         array = self._array(level)
         start, stop = self._checked_range(start, stop)
         shape = (stop - start, *array.spec.shape[1:])
@@ -175,10 +180,12 @@ class StoredVideo:
     def read_codes(self, start: int = 0, stop: int | None = None, out: Any = None) -> tuple[Any, Any]:
         """What is stored: (codes_THWC int8, scale_THW float16); `mean` and `std` decode them.
 
-        `out` is a pair of C-contiguous numpy arrays or CPU tensors. Raises as `read`, and `StoreError` where tokens are not int8.
+        `out` is a pair of C-contiguous numpy arrays or CPU tensors. Raises as `read`, and `StoreError` where tokens are
+        not int8.
         """
         if "tokens" not in self.levels or self.storage.number_format != "int8":
-            raise StoreError(f"video {self.id!r} has no int8 codes: it stores {', '.join(self.levels)} as {self.storage.number_format}")
+            stored = f"{', '.join(self.levels)} as {self.storage.number_format}"
+            raise StoreError(f"video {self.id!r} has no int8 codes: it stores {stored}")
         start, stop = self._checked_range(start, stop)
         codes, scale = self._array("tokens"), self._array("scale")
         codes_shape, scale_shape = (stop - start, *codes.spec.shape[1:]), (stop - start, *scale.spec.shape[1:])
@@ -191,7 +198,9 @@ class StoredVideo:
         return out[0], out[1]
 
     def stored_checksums(self, file: str) -> bytes:
-        """The checksums of the chunks in one of the video's data files (`tokens/c/0/0/0/0`), in the order of the chunks."""
+        """The checksums of the chunks in one of the video's data files (`tokens/c/0/0/0/0`), in the order of the
+        chunks.
+        """
         name, _, chunk = file.partition("/")
         array = self._array(name) if name in (*LEVELS, "scale") else None
         if array is None:
@@ -235,11 +244,13 @@ class StoredVideo:
         return int(start), int(stop)
 
     @staticmethod
-    def _checked_out(out: Any, shape: tuple[int, ...], dtypes: tuple[np.dtype, ...], contiguous: bool = False) -> np.ndarray:
+    def _checked_out(
+        out: Any, shape: tuple[int, ...], dtypes: tuple[np.dtype, ...], contiguous: bool = False
+    ) -> np.ndarray:
         values = np.asarray(out)
         if values.shape != shape or values.dtype not in dtypes or (contiguous and not values.flags.c_contiguous):
-            layout = "C-contiguous " if contiguous else ""
-            raise ValueError(f"out: expected a {layout}{shape} {' or '.join(map(str, dtypes))} array, got {values.shape} {values.dtype}")
+            expected = f"{'C-contiguous ' if contiguous else ''}{shape} {' or '.join(map(str, dtypes))}"
+            raise ValueError(f"out: expected a {expected} array, got {values.shape} {values.dtype}")
         return values
 
     def _array(self, name: str) -> ShardedArray | ZarrArray:

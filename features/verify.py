@@ -1,8 +1,8 @@
 """Is a store whole? Every byte that a commit names is checked, and what the arrays say is checked against each other.
 
-Per video: the commit record; size and crc32c of every file, metadata included; files that nobody committed; each chunk's
-crc32c; holes and values that are not finite; frames and times; and the pyramid against the decoded tokens, within the error
-that the quantiser may make.
+Per video: the commit record; size and crc32c of every file, metadata included; files that nobody committed; each
+chunk's crc32c; holes and values that are not finite; frames and times; and the pyramid against the decoded tokens,
+within the error that the quantiser may make.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,9 @@ _FLOAT16_EPS = 2.0**-11
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong. `file` is relative to the store; `video_id` is None where the record itself is unreadable."""
+    """One thing that is wrong. `file` is relative to the store; `video_id` is None where the record itself is
+    unreadable.
+    """
 
     video_id: str | None
     file: str

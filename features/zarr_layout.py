@@ -1,8 +1,8 @@
 """The Zarr v3 metadata of a store: which arrays a video has, how each is chunked, and the bytes of every `zarr.json`.
 
-Step arrays (tokens, scale, pyramid) are sharded: one chunk per step, uncompressed, crc32c after each chunk, the index at the
-end of the shard. All other arrays are one chunk with its crc32c. Metadata are written as a fixed function of their values,
-so that equal values give equal bytes and a commit can name their checksum.
+Step arrays (tokens, scale, pyramid) are sharded: one chunk per step, uncompressed, crc32c after each chunk, the index
+at the end of the shard. All other arrays are one chunk with its crc32c. Metadata are written as a fixed function of
+their values, so that equal values give equal bytes and a commit can name their checksum.
 """
 
 import json
@@ -75,7 +75,8 @@ def step_specs(storage: Storage, num_steps: int, grid_HW: Sequence[int], channel
     for level in storage.levels:
         h, w = (height, width) if level == "tokens" else (POOL_SIZES[level],) * 2
         dtype = storage.number_format if level == "tokens" else "float16"
-        specs[level] = ArraySpec((num_steps, h, w, channels), dtype, ("step", "row", "column", "channel"), storage.shard_steps)
+        dimensions = ("step", "row", "column", "channel")
+        specs[level] = ArraySpec((num_steps, h, w, channels), dtype, dimensions, storage.shard_steps)
     if "tokens" in storage.levels and storage.number_format == "int8":
         specs["scale"] = ArraySpec((num_steps, height, width), "float16", ("step", "row", "column"), storage.shard_steps)
     return specs
@@ -130,7 +131,12 @@ def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def root_attributes(encoding: Encoding) -> dict[str, Any]:
     """What the root group says: never changed after the store is made."""
-    return {"format": "vjepa_loc_store", "version": FORMAT_VERSION, "encoding": encoding.to_dict(), "fingerprint": encoding.fingerprint}
+    return {
+        "format": "vjepa_loc_store",
+        "version": FORMAT_VERSION,
+        "encoding": encoding.to_dict(),
+        "fingerprint": encoding.fingerprint,
+    }
 
 
 def metadata_bytes(metadata: dict[str, Any]) -> bytes:

@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 
-from features.claims import CLAIM_LEASE_S, ClaimFolder, Owner, has_lapsed, read_claim
+from features.claims import CLAIM_LEASE_S, ClaimFolder, Owner, _process_start, has_lapsed, read_claim
 
 
 @pytest.fixture
@@ -48,6 +49,18 @@ def test_a_claim_of_a_process_that_is_gone_lapses_at_once(claims):
     claim = claims.acquire("a")
     rewrite(claim, pid=int(child.stdout))
     assert claims.acquire("a") is not None
+
+
+def test_a_killed_process_that_nobody_has_waited_for_is_gone(claims):
+    child = subprocess.Popen(["sleep", "60"])
+    owner = replace(Owner.this_process(), pid=child.pid, started=_process_start(child.pid))
+    assert not owner.is_gone()
+    child.kill()
+    deadline = time.monotonic() + 10
+    while not owner.is_gone() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert owner.is_gone()
+    child.wait()
 
 
 def test_a_number_that_another_process_has_now_does_not_keep_a_claim(claims):

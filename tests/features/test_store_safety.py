@@ -39,7 +39,7 @@ def test_writers_that_are_killed_lose_nothing_and_leave_nothing_half(tmp_path):
     expected = {video_id: reference.commit_of(video_id).generation_files for video_id in IDS}
     store = small_store(tmp_path / "store")
     chance, complete, num_kills = random.Random(0), set(), 0
-    while num_kills < 15:
+    while num_kills < 12:
         orders = [chance.sample(IDS, len(IDS)) for _ in range(3)]
         workers = [fork.Process(target=extract_all, args=(store.path, order)) for order in orders]
         [worker.start() for worker in workers]
@@ -89,7 +89,8 @@ def test_a_disk_that_refuses_at_any_point_leaves_the_store_whole(tmp_path, monke
     attempt()
     num_calls = len(calls)
     assert num_calls, f"os.{name} is not used"
-    for fail_at in sorted({*range(1, num_calls + 1, max(num_calls // 6, 1)), *range(max(num_calls - 3, 1), num_calls + 1)}):
+    points = {*range(1, num_calls + 1, max(num_calls // 4, 1)), max(num_calls - 1, 1), num_calls}
+    for fail_at in sorted(points):
         try:
             attempt()
         except StoreError as error:
