@@ -6,6 +6,7 @@ grows up to the decoded size of the whole video. That is why it is not the defau
 """
 
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,6 +18,7 @@ from features.decoders.pyav_reader import PyavReader, choose_stream, open_contai
 from features.decoders.reader import Decoded, VideoInfo, VideoReader
 from vjepa_loc.errors import ConfigError, VideoError
 
+USE_PYAV = "; use extract.decoder=pyav"
 WRONG_CONTAINERS = {"mpegts": "MPEG transport streams", "mpeg": "MPEG program streams", "avi": "AVI"}
 WRONG_CODECS = {"av1": "AV1", "libdav1d": "AV1", "libaom-av1": "AV1"}
 
@@ -28,7 +30,7 @@ class DecordReader(VideoReader):
         try:
             import decord
         except ImportError:
-            raise ConfigError("extract.decoder: decord has no package for this machine; use extract.decoder=pyav") from None
+            raise ConfigError(f"extract.decoder: decord is not installed, this machine may have no package of it{USE_PYAV}") from None
         facts = _facts(path)
         self._time_s = facts.time_s
         self._version = decord.__version__
@@ -38,7 +40,7 @@ class DecordReader(VideoReader):
         try:
             self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0), num_threads=1)
         except self._errors as error:
-            raise VideoError(f"{path}: decord cannot open it ({_reason(error)}); use extract.decoder=pyav") from None
+            raise VideoError(f"{path}: decord cannot open it ({_reason(error)}){USE_PYAV}") from None
         if len(self._reader) != len(self._time_s):
             raise _refusal(path, f"it counts {len(self._reader)} frames where the file has {len(self._time_s)} packets")
         super().__init__(path, [path], replace(info, num_frames_in_header=len(self._reader)), facts.tick_s)
@@ -48,9 +50,11 @@ class DecordReader(VideoReader):
             try:
                 pixels = self._reader.next()
             except StopIteration:
-                raise VideoError(f"{self.path}: decord ended early; use extract.decoder=pyav") from None
+                raise VideoError(f"{self.path}: decord ended early{USE_PYAV}") from None
             except self._errors as error:
-                raise VideoError(f"{self.path}: decord cannot decode it ({_reason(error)}); use extract.decoder=pyav") from None
+                raise VideoError(f"{self.path}: decord cannot decode it ({_reason(error)}){USE_PYAV}") from None
+            if pixels.shape[-1] != 3:
+                raise _refusal(self.path, f"its pixels come as {tuple(pixels.shape)}")
             yield Decoded(time_s, None, False, pixels.asnumpy)
 
     def versions(self) -> dict[str, str]:
@@ -87,7 +91,7 @@ def _facts(path: Path) -> _Facts:
                 if packet.size:
                     ticks.append(packet.pts)
         except av.error.FFmpegError as error:
-            raise VideoError(f"{path}: damaged ({error.strerror}), decord cannot read a part; use extract.decoder=pyav") from None
+            raise VideoError(f"{path}: damaged ({error.strerror}), decord cannot read a part{USE_PYAV}") from None
         tick_s = float(stream.time_base or 0)
     if any(tick is None for tick in ticks):
         return _Facts([None] * len(ticks), tick_s)
@@ -96,9 +100,10 @@ def _facts(path: Path) -> _Facts:
 
 
 def _refusal(path: Path, what: str) -> VideoError:
-    return VideoError(f"{path}: refused for decord, which is not exact on such files: {what}; use extract.decoder=pyav")
+    return VideoError(f"{path}: refused for decord, which is not exact on such files: {what}{USE_PYAV}")
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][-120:].strip() if text else type(error).__name__
+    lines = str(error).strip().splitlines()
+    # Without the times and places in decord's sources that its messages begin with.
+    return re.sub(r"\[[\d:]+\] \S+\.cc:\d+: ", "", lines[0])[:120].strip() if lines else type(error).__name__

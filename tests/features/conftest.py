@@ -71,6 +71,12 @@ def write_clip(
     return path
 
 
+@pytest.fixture(scope="session")
+def clip_writer() -> Callable[..., Path]:
+    """`write_clip` itself, for fixtures of a wider scope."""
+    return write_clip
+
+
 @pytest.fixture
 def clip(tmp_path) -> Callable[..., Path]:
     """`clip("name.mp4", num_frames=..., ...)`: writes numbered frames below the test's own folder."""
