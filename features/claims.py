@@ -124,11 +124,11 @@ class ClaimFolder:
         with storage_errors(f"claiming video {video_id!r}", self.path):
             self.path.mkdir(exist_ok=True)
             self._staging.mkdir(exist_ok=True)
-            if create_exclusively(path, raw, temporary):
+            if create_exclusively(path, raw, temporary, durable=False):
                 return Claim(path, token)
             if not has_lapsed(path, lease_s):
                 return None
-            replace_file(path, raw, temporary)
+            replace_file(path, raw, temporary, durable=False)
         claim = Claim(path, token)
         return claim if claim.is_mine() else None
 

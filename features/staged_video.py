@@ -4,6 +4,7 @@ A generation is made in `staging/`, moved to its place, synced, and committed; w
 invisible.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from features.claims import Owner
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary, key_of
 from features.durable import (
-    crc32c_hex, create_exclusively, replace_file, storage_errors, sync_folder, sync_tree, write_all,
+    crc32c_hex, replace_file, storage_errors, sync_folder, sync_tree, write_new,
 )
 from features.schema import Storage, VideoMeta, canonical_json
 from features.shards import with_crc32c
@@ -50,8 +51,7 @@ class StagedVideo:
         """One small file, below the generation's folder; `publish` syncs it."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb", buffering=0) as file:
-            write_all(file.fileno(), data)
+        write_new(path, data, durable=False)
         self.stamps[name] = FileStamp(len(data), crc32c_hex(data))
 
     def publish(self, storage: Storage, meta: VideoMeta, num_steps: int, replaced: Commit | None) -> bool:
@@ -75,21 +75,24 @@ class StagedVideo:
                 **{f"videos/{key}/{self.generation}/{name}": stamp for name, stamp in sorted(self.stamps.items())},
             },
         )
-        with storage_errors(f"storing video {self.video_id!r}", self._store.path):
-            self._make_groups(zarr_path / "videos", zarr_path / "videos" / key)
-            os.rename(self.path, final)
-            sync_tree(final)
-            sync_folder(final.parent)
         try:
+            with storage_errors(f"storing video {self.video_id!r}", self._store.path):
+                self._make_group(zarr_path / "videos", durable=True)
+                # The sync below takes this one along.
+                self._make_group(final.parent, durable=False)
+                os.rename(self.path, final)
+                sync_tree(final.parent)
+                sync_folder(zarr_path / "videos")
             visible = CommitFolder(self._store.path).replace(commit, replaced)
         finally:
             self._remove_unless_committed(commit, final)
         self.discard()
         if visible:
             self._store.note_commit(commit)
-            if replaced is not None and (zarr_path / replaced.path).is_dir():
-                # The old generation is kept for its readers: its lease counts from now.
-                os.utime(zarr_path / replaced.path)
+            if replaced is not None:
+                # The old generation is kept for its readers: its lease counts from now, if it is still there and ours.
+                with contextlib.suppress(OSError):
+                    os.utime(zarr_path / replaced.path)
         return visible
 
     def discard(self) -> None:
@@ -102,10 +105,8 @@ class StagedVideo:
         if current is None or current.path != commit.path:
             shutil.rmtree(final, ignore_errors=True)
 
-    def _make_groups(self, *folders: Path) -> None:
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-            file, temporary = folder / "zarr.json", self._folder / "group.json"
-            if not create_exclusively(file, GROUP_BYTES, temporary) and file.read_bytes() != GROUP_BYTES:
-                replace_file(file, GROUP_BYTES, temporary)
-            sync_folder(folder.parent)
+    def _make_group(self, folder: Path, durable: bool) -> None:
+        folder.mkdir(exist_ok=True)
+        file = folder / "zarr.json"
+        if not file.exists() or file.read_bytes() != GROUP_BYTES:
+            replace_file(file, GROUP_BYTES, self._folder / "group.json", durable)
