@@ -22,14 +22,14 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     level: str = Field("tokens", description="pyramid level to read")
-    stem_width: int = Field(64, ge=8, description="channels per token before the grid is folded")
-    width: int = Field(96, ge=8, description="channels of the trunk")
+    stem_width: int = Field(48, ge=8, description="channels per token before the grid is folded")
+    width: int = Field(64, ge=8, description="channels of the trunk")
     key_width: int = Field(32, ge=4, description="channels in which an event finds its cells")
     similarity_width: int = Field(32, ge=1, description="channels in which cells are compared over time")
     cells: int = Field(8, ge=1, description="cells a side that the grid is folded to, about")
-    num_blocks: int = Field(4, ge=0)
+    num_blocks: int = Field(3, ge=0)
     num_levels: int = Field(4, ge=1, le=8, description="step rates, each half of the one before")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
     drop_path: float = Field(0.1, ge=0, lt=1)
     num_candidates: int = Field(100, ge=1, description="answers kept per window")
 

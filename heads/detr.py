@@ -121,7 +121,7 @@ class Head(dense.Head):
         l1 = ((predicted - true).abs() / length[:, None]).clamp(max=4).sum()
         cells = cells_of_boxes(target.boxes_NT4[truth], target.has_box_NT[truth], features.cell_box_norm_Bhw4[b])
         cells = cells & features.valids[0][b]
-        attention = attention_loss(layer.log_attention_BQTc[b, query], target.has_box_NT[truth], cells.flatten(2))
+        attention = attention_loss(layer.log_attention_BQTc[b, query], cells.flatten(2))
         valid = prediction.valid_BQ[b][:, None]
         return {
             "class": (quality_focal_loss(logits_QL, quality) * valid).sum(),

@@ -237,7 +237,7 @@ class PointStage(nn.Module):
         one = slice(b, b + 1)
         log_attention = self.tubes.attention(prediction.query_BPE[one, point], prediction.keys_BThwE[one],
                                              prediction.presence_BThw[one], prediction.features.valids[0][one])
-        return attention_loss(log_attention[0], target.has_box_NT[n], cells_NThw[n].flatten(2))
+        return attention_loss(log_attention[0], cells_NThw[n].flatten(2))
 
 
 def _cells_of_nearest_boxed_step(cells_NThw: Tensor, has_box_NT: Tensor) -> Tensor:

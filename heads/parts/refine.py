@@ -49,7 +49,7 @@ class RefineLayer(nn.Module):
                 query_BQE: Tensor, valid_BQ: Tensor, tubes: TubeGrid, grid: tuple[Tensor, Tensor, Tensor]):
         """New content, class change (B, Q, L), spans, tube query, log-attention and boxes."""
         boxes_grid, keys, presence = grid
-        middle = _along(boxes_BQT4, spans_BQ2, spans_BQ2.new_tensor([0.5]), features)[:, :, 0]
+        middle = values_along(boxes_BQT4, spans_BQ2, spans_BQ2.new_tensor([0.5]), features)[:, :, 0]
         where = torch.cat([spans_BQ2 / features.window_frames, middle], -1)
         content = content_BQD + self.place_query(where)
         x = self.norm_self(content)
@@ -61,7 +61,7 @@ class RefineLayer(nn.Module):
         value = self.value(features.levels[0].flatten(2, 3))
         track_BQTD = torch.einsum("bqtc,btcd->bqtd", log_attention.exp(), value)
         presence_BQT1 = torch.einsum("bqtc,btc->bqt", log_attention.exp(), presence.flatten(2))[..., None]
-        track = _along(torch.cat([track_BQTD, boxes, presence_BQT1], -1), spans_BQ2, self.places_M, features)
+        track = values_along(torch.cat([track_BQTD, boxes, presence_BQT1], -1), spans_BQ2, self.places_M, features)
         length = (spans_BQ2[..., 1] - spans_BQ2[..., 0]).clamp(min=1e-3)
         log_length = torch.log(length / features.window_frames)[..., None, None].expand(*track.shape[:3], 1)
         track = torch.cat([track, log_length], -1).flatten(0, 1).transpose(1, 2)
@@ -75,7 +75,7 @@ class RefineLayer(nn.Module):
         return content, self.classify(out), torch.stack([start, spans[..., 1]], -1), query, log_attention, boxes
 
 
-def _along(values_BQTX: Tensor, spans_BQ2: Tensor, places_M: Tensor, features: GridFeatures) -> Tensor:
+def values_along(values_BQTX: Tensor, spans_BQ2: Tensor, places_M: Tensor, features: GridFeatures) -> Tensor:
     """Values at places along each query's interval, linear between step centres, (B, Q, M, X).
 
     Beyond the window's valid steps the values are zero, as beyond the border of a convolution.

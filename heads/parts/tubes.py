@@ -68,10 +68,11 @@ def chosen_boxes(log_attention_BQTc: Tensor, boxes_BThw4: Tensor) -> Tensor:
     return boxes_BTc4.gather(2, cell_BTQ1.expand(-1, -1, -1, 4)).transpose(1, 2)
 
 
-def attention_loss(log_attention_MTc: Tensor, has_box_MT: Tensor, cells_MTc: Tensor) -> Tensor:
-    """Minus the log of the attention on the cells of the true box, mean over the steps that have one; 0 without any."""
+def attention_loss(log_attention_MTc: Tensor, cells_MTc: Tensor) -> Tensor:
+    """Minus the log of the attention on the cells of the true box, mean over the steps that have any; 0 without."""
+    has_cell_MT = cells_MTc.any(-1)
     on_cells = torch.logsumexp(log_attention_MTc.masked_fill(~cells_MTc, -1e4), dim=-1)
-    return -(on_cells * has_box_MT).sum() / has_box_MT.sum().clamp(min=1)
+    return -(on_cells * has_cell_MT).sum() / has_cell_MT.sum().clamp(min=1)
 
 
 def box_loss(predicted_4: Tensor, truth_4: Tensor) -> Tensor:

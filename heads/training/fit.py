@@ -25,7 +25,8 @@ from heads.training.collect import EventCollector
 from heads.training.config import TrainConfig
 from heads.training.data import StreamedVideos, TrainingData, missing_videos, token_specs
 from heads.training.loader import TokenReader
-from heads.training.module import HeadModule, Score
+from heads.training.module import HeadModule
+from heads.training.precision import uses_bf16
 from heads.training.predict import HEADS_PACKAGE, build_head
 from heads.training.run_folder import (
     CHECKPOINT, RunFolder, RunInfo, SpecRecord, StoreRecord, check_encodings, library_versions,
@@ -125,7 +126,9 @@ class _Videos:
 def _choose_videos(dataset: Dataset, stores: Sequence, config: TrainConfig) -> _Videos:
     named = [video.id for video in dataset.videos_of_split(TRAIN_SPLIT)]
     if not any(dataset.events_of(video_id) for video_id in named):
-        raise RunError(f"dataset {dataset.path}: no event in the split {TRAIN_SPLIT!r} ({len(named)} videos): there is nothing to learn from")
+        raise RunError(
+            f"dataset {dataset.path}: no event in the split {TRAIN_SPLIT!r} ({len(named)} videos): there is nothing to learn from"
+        )
     notes = []
     absent = missing_videos(stores, named)
     if absent:
@@ -135,11 +138,14 @@ def _choose_videos(dataset: Dataset, stores: Sequence, config: TrainConfig) -> _
         damaged = [video_id for video_id in train if any(store.video(video_id).damaged for store in stores)]
         train = [video_id for video_id in train if video_id not in set(damaged)]
         if damaged:
-            notes.append(f"{len(damaged)} training videos are damaged and are left out (train.use_damaged=true takes them): {_listed(damaged)}")
+            notes.append(
+                f"{len(damaged)} of {len(named)} training videos are damaged and are left out "
+                f"(train.use_damaged=true takes them): {_listed(damaged)}"
+            )
     if not any(dataset.events_of(video_id) for video_id in train):
         where = ", ".join(str(store.path) for store in stores)
         raise RunError(
-            f"store {where}: none of the {len(named)} training videos with events can be used; {'; '.join(notes)}; run `make extract`"
+            f"store {where}: no training video with events can be used; {'; '.join(notes)}; run `make extract`"
         )
     in_val = [video.id for video in dataset.videos_of_split(VAL_SPLIT)] if VAL_SPLIT in dataset.splits() else []
     missing = missing_videos(stores, in_val)
@@ -147,7 +153,10 @@ def _choose_videos(dataset: Dataset, stores: Sequence, config: TrainConfig) -> _
     if missing:
         notes.append(f"{len(missing)} of {len(in_val)} validation videos are not in the store and are left out: {_listed(missing)}")
     if not any(dataset.events_of(video_id) for video_id in val):
-        notes.append(f"no video with events to validate on in {VAL_SPLIT!r}: training runs all {config.epochs} epochs and keeps the last averaged weights")
+        notes.append(
+            f"no video with events to validate on in {VAL_SPLIT!r}: training runs all {config.epochs} epochs "
+            "and keeps the last averaged weights"
+        )
         val = []
     return _Videos(train, val, notes)
 
@@ -165,7 +174,8 @@ def _info_to_resume(
         for key, value in given.items():
             if key not in recorded or recorded[key] != value:
                 raise ConfigError(
-                    f"run {folder.path} continues with its own settings: {key} is {recorded.get(key)!r} there, got {value!r}; leave it out"
+                    f"run {folder.path} continues with its own settings: "
+                    f"{key} is {recorded.get(key)!r} there, got {value!r}; leave it out"
                 )
     return info
 
@@ -226,7 +236,7 @@ def _open_data(folder: RunFolder, info: RunInfo, dataset: Dataset, stores: Seque
 def _trainer(folder: RunFolder, config: TrainConfig, average: AveragedWeights, best: BestWeights, validates: bool) -> Trainer:
     part = folder.new_log_part()
     on_terminal = sys.stderr.isatty()
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     progress = EpochBar() if on_terminal else EpochLines(best)
     checkpoint = ModelCheckpoint(
         folder.path, filename=CHECKPOINT.removesuffix(".ckpt"), save_on_train_epoch_end=True, enable_version_counter=False
@@ -234,7 +244,7 @@ def _trainer(folder: RunFolder, config: TrainConfig, average: AveragedWeights, b
     return Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
-        precision="bf16-mixed" if bf16 else "32-true",
+        precision="bf16-mixed" if uses_bf16(config.precision, device) else "32-true",
         max_epochs=config.epochs,
         gradient_clip_val=config.clip_norm,
         check_val_every_n_epoch=config.val_every,
@@ -253,7 +263,8 @@ def _trainer(folder: RunFolder, config: TrainConfig, average: AveragedWeights, b
 @contextmanager
 def _reproducible(config: TrainConfig) -> Iterator[None]:
     """The same numbers for the same seed on the CPU; torch is left as it was."""
-    were_deterministic, warned_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    were_deterministic = torch.are_deterministic_algorithms_enabled()
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
     filled, num_threads = torch.utils.deterministic.fill_uninitialized_memory, torch.get_num_threads()
     with torch.random.fork_rng():
         try:

@@ -10,6 +10,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from heads.training.callbacks import MONITOR
+from heads.training.augment import augmented
 from heads.training.collect import EventCollector
 from heads.training.config import TrainConfig
 from heads.training.loader import WindowBatch
@@ -44,11 +45,12 @@ class HeadModule(LightningModule):
         torch.manual_seed(self.config.seed * SEEDS_PER_RUN + self.current_epoch)
 
     def training_step(self, batch: WindowBatch, batch_index: int) -> Tensor:
-        losses = self.head.loss(self.head(batch.batch), batch.targets)
+        windows, targets = augmented(batch.batch, batch.targets, self.config)
+        losses = self.head.loss(self.head(windows), targets)
         if not torch.isfinite(losses["total"]):
             raise RunError(
-                f"the loss is {losses['total'].item()} in epoch {self.current_epoch}, batch {batch_index}: expected a finite number; "
-                f"train with a lower lr than {self.config.lr:g}"
+                f"the loss is {losses['total'].item()} in epoch {self.current_epoch}, batch {batch_index}: "
+                f"expected a finite number; train with a lower lr than {self.config.lr:g}"
             )
         self._log_losses("train", losses, len(batch.windows))
         return losses["total"]

@@ -13,6 +13,7 @@ from features.schema import Encoding
 from heads.training.collect import EventCollector
 from heads.training.data import StreamedVideos, align
 from heads.training.loader import TokenReader, WindowBatches, in_order
+from heads.training.precision import uses_bf16
 from heads.training.run_folder import RunFolder, RunInfo, check_encodings, open_recorded_stores
 from heads.training.streams import VideoStream
 from vjepa_loc.dataset import Dataset
@@ -65,8 +66,8 @@ class Run:
         unknown = [label for label in self.labels if label not in dataset.labels]
         if unknown:
             raise RunError(
-                f"run {self.path.name} predicts {', '.join(unknown)}, the dataset {dataset.path} knows {', '.join(dataset.labels)}; "
-                "choose another run or dataset"
+                f"run {self.path.name} predicts {', '.join(unknown)}, the dataset {dataset.path} knows "
+                f"{', '.join(dataset.labels)}; choose another run or dataset"
             )
         events = []
         for video_id in video_ids:
@@ -87,7 +88,7 @@ class Run:
         reader = TokenReader(streams, self._standardisations)
         batches = WindowBatches(reader, in_order(windows, reader, config.batch_size))
         collector = EventCollector(videos.extents, self.labels, config)
-        bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        bf16 = uses_bf16(config.precision, self.device)
         for batch in batches:
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 collector.add(batch.windows, self.head.decode(self.head(batch.batch.to(self.device))))
@@ -107,7 +108,9 @@ def load_run(path: Path | str, device: str | None = None) -> Run:
     try:
         head.load_state_dict(folder.load_weights())
     except RuntimeError as error:
-        raise RunError(f"run {folder.path}: its weights do not fit the head {info.head!r} of this version ({error}); train again") from None
+        raise RunError(
+            f"run {folder.path}: its weights do not fit the head {info.head!r} of this version ({error}); train again"
+        ) from None
     return Run(folder.path, info, head, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
 
 
@@ -117,5 +120,7 @@ def build_head(info: RunInfo) -> nn.Module:
     try:
         config = plugin.Config(**info.head_config)
     except ValueError as error:
-        raise RunError(f"the settings of the run do not fit the head {info.head!r} of this version ({error}); train again") from None
+        raise RunError(
+            f"the settings of the run do not fit the head {info.head!r} of this version ({error}); train again"
+        ) from None
     return plugin.Head(config, [record.spec() for record in info.specs], list(info.labels))
