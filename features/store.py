@@ -161,19 +161,22 @@ class Store:
         """
         from features.store_writer import VideoWriter
 
-        replaced = None
-        if replace:
+        if replace and claim is None:
+            claim = self.claim(video_id)
             if claim is None:
-                claim = self.claim(video_id)
-                if claim is None:
-                    raise StoreError(
-                        f"video {video_id!r} in {self.path} is being written by another process; "
-                        f"wait for it, or remove {self.path / 'claims'} where it does not run any more"
-                    )
-            replaced = self._commits.get(video_id)
-        return VideoWriter(
-            self, video_id, grid, valid_HW, storage=self.storage, num_steps=num_steps, replaced=replaced, claim=claim
-        )
+                raise StoreError(
+                    f"video {video_id!r} in {self.path} is being written by another process; "
+                    f"wait for it, or remove {self.path / 'claims'} where it does not run any more"
+                )
+        try:
+            replaced = self._commits.get(video_id) if replace else None
+            return VideoWriter(
+                self, video_id, grid, valid_HW, storage=self.storage, num_steps=num_steps, replaced=replaced, claim=claim
+            )
+        except BaseException:
+            if claim is not None:
+                claim.release()
+            raise
 
     def claim(self, video_id: str, lease_s: float = CLAIM_LEASE_S) -> Claim | None:
         """A lease on a video, None while another worker holds it. It saves work and is never needed: of two workers
@@ -212,7 +215,8 @@ def _root_file(path: Path) -> Path:
 def _checked_path(path: Path | str) -> Path:
     if "://" in str(path):
         raise StoreError(f"the store {path} is a URL; this version reads and writes stores in folders only")
-    return Path(path)
+    # An open store goes on reading wherever the program goes.
+    return Path(path).absolute()
 
 
 def _create(path: Path, encoding: Encoding) -> None:

@@ -184,6 +184,20 @@ def test_a_video_that_is_being_replaced_is_not_replaced_twice(store):
         pass
 
 
+def test_a_writer_that_is_refused_gives_its_claim_back(store):
+    for _ in range(2):
+        with pytest.raises(StoreError, match="no space left for video 'a'"):
+            store.writer("a", (6, 6), num_steps=10**15, replace=True)
+    assert not list((store.path / "claims").iterdir())
+
+
+def test_an_open_store_does_not_depend_on_the_working_folder(store, monkeypatch, tmp_path):
+    monkeypatch.chdir(store.path.parent)
+    opened = open_store("store")
+    monkeypatch.chdir("/")
+    assert opened.video("a").frames.shape == (NUM_STEPS, 2)
+
+
 def test_writing_renews_the_claim(store):
     with store.claim("b") as claim, store.writer("b", (6, 6), claim=claim) as writer:
         os.utime(claim.path, (0, 0))
