@@ -211,16 +211,18 @@ def rates_differ(stream: VideoStream) -> bool:
 
 
 def stream_duration_s(container: InputContainer, stream: VideoStream) -> float | None:
-    """How long the video stream says it is; None where only a duration shared with other streams is known."""
+    """From the first frame to the end as the container states it; None where it states only what streams share."""
     if container.format.name == "avi" and stream.frames and sane_rate(stream.average_rate):
         # FFmpeg shortens the duration of a cut file to what its size allows; the number of frames stays as written.
         return float(stream.frames / stream.average_rate)
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
+    # Matroska states where streams end, counted from the file's zero and not from their first frame.
+    start_s = float((stream.start_time or 0) * (stream.time_base or 0)) if "matroska" in container.format.name else 0.0
     written = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip())
     if written:
         hours, minutes, seconds = written.groups()
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start_s
     if container.duration is not None and len(container.streams) == 1:
-        return container.duration / av.time_base
+        return container.duration / av.time_base - start_s
     return None

@@ -133,7 +133,7 @@ class VideoReader(ABC):
 
     def _count_error(self, message: str) -> None:
         self._num_errors += 1
-        self._note(f"after frame {len(self._timeline) - 1}: {message}")
+        self._note(f"before frame {len(self._timeline)}: {message}")
 
     def _note(self, message: str) -> None:
         if len(self._messages) < MAX_MESSAGES:

@@ -69,6 +69,22 @@ def test_frames_before_an_edit_list_s_start_are_not_shown(clip, read_number, tmp
         open_video(cut, "decord")
 
 
+@pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts"])
+def test_a_video_that_starts_late_begins_at_zero_and_lacks_nothing(clip, read_number, tmp_path, name):
+    with av.open(str(clip("source.mp4"))) as given, av.open(str(tmp_path / name), "w") as taken:
+        stream = taken.add_stream_from_template(given.streams.video[0])
+        # Declared but silent, so that the file has a start of its own.
+        taken.add_stream("aac", rate=16000)
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts + 50 * 512, packet.dts + 50 * 512, stream
+                taken.mux(packet)
+    reader = open_video(tmp_path / name)
+    assert [read_number(frame.rgb_HW3) for frame in reader] == list(range(20))
+    np.testing.assert_allclose(reader.frame_time_s, np.arange(20) / 25, atol=1e-6)
+    assert reader.damage is None
+
+
 def test_a_bare_bit_stream_has_a_nominal_rate(clip, read_number):
     path = clip("bare.h264", muxer="h264")
     reader = open_video(path)
