@@ -52,6 +52,9 @@ class MemoryVideo:
         self._pool1 = tokens_THWC.mean(dim=(1, 2), keepdim=True).half().numpy()
         self.num_reads = 0
 
+    def shape(self, level="tokens"):
+        return (self._pool1 if level == "pool1" else self._codes).shape
+
     def read_codes(self, start, stop):
         self.num_reads += 1
         return self._codes[start:stop].copy(), self._scale[start:stop].copy()

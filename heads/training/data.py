@@ -12,13 +12,14 @@ import numpy as np
 from lightning import LightningDataModule
 
 from heads.parts.contract import Targets, TokenSpec
-from heads.training.config import TrainConfig
 from heads.training.loader import TokenReader, WindowBatches, in_order, shuffled
-from heads.training.streams import VideoExtent, VideoStream
+from heads.training.run_folder import RunInfo
+from heads.training.standardise import Standardisation, measure_standardisation
+from heads.training.streams import CacheBudget, VideoExtent, VideoStream
 from heads.training.targets import VideoTargets
 from heads.training.windows import Window, sliding_windows, training_windows
 from vjepa_loc.dataset import Dataset
-from vjepa_loc.errors import RunError, StoreError
+from vjepa_loc.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -76,49 +77,75 @@ def token_specs(stores: Sequence, video_ids: Sequence[str]) -> list[TokenSpec]:
     specs = []
     for store in stores:
         videos = [store.video(video_id) for video_id in video_ids]
-        step_frames = float(np.median([np.median(np.diff(v.time_grid.start_T)) if v.num_steps > 1 else v.num_frames for v in videos]))
+        step_frames = float(np.median([_typical_step_frames(video) for video in videos]))
         clip_steps = store.encoding.clip_frames / store.encoding.tubelet
         specs.append(TokenSpec(store.encoding.channels, tuple(videos[0].levels), step_frames, step_frames * clip_steps))
     return specs
 
 
+def _typical_step_frames(video) -> float:
+    # A single step says nothing about the distance between steps.
+    return float(np.median(np.diff(video.time_grid.start_T))) if video.num_steps > 1 else float(video.num_frames)
+
+
+@dataclass(frozen=True)
+class WindowSource:
+    """The videos of one split with what is read of them and what is to be learnt."""
+
+    videos: StreamedVideos
+    reader: TokenReader
+    targets: dict[str, VideoTargets]
+
+
 class TrainingData(LightningDataModule):
-    """Batches of the training windows, drawn anew every epoch from seed and epoch, and of the validation windows."""
+    """Batches of the training windows, drawn anew every epoch from seed and epoch, and of the validation windows.
+
+    `val` is None where the run has no validation videos. Without given `standardisations` they are measured. Raises
+    `DatasetError` for an event that ends after the stored video, and as `StreamedVideos.open`.
+    """
 
     def __init__(
-        self, dataset: Dataset, train_reader: TokenReader, val_reader: TokenReader | None, config: TrainConfig, window_frames: int
+        self, info: RunInfo, dataset: Dataset, stores: Sequence, level: str,
+        standardisations: Sequence[Standardisation] | None = None,
     ):
         super().__init__()
-        self.config, self.window_frames = config, window_frames
-        self.train_reader, self.val_reader = train_reader, val_reader
-        self.train_videos = StreamedVideos(dict(train_reader.streams))
-        self.train_targets = self.train_videos.targets(dataset)
-        self.val_videos = None if val_reader is None else StreamedVideos(dict(val_reader.streams))
-        self.val_targets = None if self.val_videos is None else self.val_videos.targets(dataset)
+        self.config, self.window_frames = info.train, info.window_frames
+        splits = {}
+        for name, video_ids in (("train", info.train_videos), ("val", info.val_videos)):
+            videos = StreamedVideos.open(stores, video_ids, level)
+            splits[name] = videos, videos.targets(dataset)
+        train_streams = zip(*splits["train"][0].streams.values(), strict=True)
+        self.standardisations = tuple(standardisations or (measure_standardisation(streams) for streams in train_streams))
+        budget = CacheBudget(info.train.cache_bytes)
+        self.train, self.val = (
+            WindowSource(videos, TokenReader(videos.streams, self.standardisations, budget), targets) if videos.streams else None
+            for videos, targets in splits.values()
+        )
 
     @property
     def batches_per_epoch(self) -> int:
         return len(self.epoch_batches(0))
 
     def epoch_batches(self, epoch: int) -> list[list[Window]]:
+        """The windows of one epoch, batch by batch; their number is the same in every epoch."""
         generator = np.random.default_rng([self.config.seed, epoch])
         windows = [
             window
-            for video_id, extent in self.train_videos.extents.items()
+            for video_id, extent in self.train.videos.extents.items()
             for window in training_windows(video_id, extent.num_frames, self.window_frames, generator)
         ]
-        return shuffled(windows, self.train_reader, self.config.batch_size, generator)
+        return shuffled(windows, self.train.reader, self.config.batch_size, generator)
 
     def all_targets(self) -> Iterator[Targets]:
         """The targets of the whole training split, window by window, for `prepare`."""
         for windows in self.epoch_batches(0):
-            yield from self.train_reader.cut_targets(windows, self.train_targets)
+            yield from self.train.reader.cut_targets(windows, self.train.targets)
 
     def train_dataloader(self) -> WindowBatches:
-        return WindowBatches(self.train_reader, self.epoch_batches(self.trainer.current_epoch), self.train_targets)
+        return WindowBatches(self.train.reader, self.epoch_batches(self.trainer.current_epoch), self.train.targets)
 
     def val_dataloader(self) -> WindowBatches | list:
-        if self.val_videos is None:
+        if self.val is None:
             return []
-        windows = self.val_videos.sliding(self.window_frames, self.config.hop_frames(self.window_frames))
-        return WindowBatches(self.val_reader, in_order(windows, self.val_reader, self.config.batch_size), self.val_targets)
+        windows = self.val.videos.sliding(self.window_frames, self.config.hop_frames(self.window_frames))
+        return WindowBatches(self.val.reader, in_order(windows, self.val.reader, self.config.batch_size), self.val.targets)

@@ -9,8 +9,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from heads.training.callbacks import MONITOR
 from heads.training.augment import augmented
+from heads.training.callbacks import MONITOR
 from heads.training.collect import EventCollector
 from heads.training.config import TrainConfig
 from heads.training.loader import WindowBatch

@@ -222,7 +222,8 @@ def check_encodings(run_path: Path, encodings: Sequence[Encoding], stores: Seque
     """Raises `StoreMismatchError`, naming both values, unless the stores hold the encodings that the run was trained on."""
     if len(stores) != len(encodings):
         raise StoreMismatchError(
-            f"run {run_path.name} reads {len(encodings)} stores, got {len(stores)}: give --store once for each, in the order of the training"
+            f"run {run_path.name} reads {len(encodings)} stores, got {len(stores)}: "
+            "give --store once for each, in the order of the training"
         )
     for encoding, store in zip(encodings, stores, strict=True):
         if encoding.fingerprint != store.encoding.fingerprint:

@@ -30,7 +30,8 @@ class Standardisation:
     def __post_init__(self):
         if self.mean_C.shape != self.std_C.shape or self.mean_C.ndim != 1:
             raise ValueError(
-                f"Standardisation: expected mean and std of shape (C,), got {tuple(self.mean_C.shape)} and {tuple(self.std_C.shape)}"
+                f"Standardisation: expected mean and std of shape (C,), "
+                f"got {tuple(self.mean_C.shape)} and {tuple(self.std_C.shape)}"
             )
         if not (torch.isfinite(self.mean_C).all() and torch.isfinite(self.std_C).all() and (self.std_C > 0).all()):
             raise ValueError("Standardisation: expected finite means and positive finite standard deviations")
@@ -40,11 +41,12 @@ class Standardisation:
         return cls(torch.zeros(channels), torch.ones(channels))
 
 
-def measure_standardisation(videos: Sequence[VideoStream], channels: int) -> Standardisation:
+def measure_standardisation(videos: Sequence[VideoStream]) -> Standardisation:
     """From evenly spread pieces of every video, about `SAMPLE_TOKENS` tokens in all; cells outside the picture do not count.
 
     A channel that hardly varies in the sample gets a floor, so that an unseen video cannot blow it up.
     """
+    channels = videos[0].channels
     tokens_per_step = sum(int(video.valid_HW.sum()) for video in videos) / len(videos)
     steps_per_piece = max(1, round(SAMPLE_TOKENS / tokens_per_step / len(videos) / PIECES_PER_VIDEO))
     raw_units = Standardisation.identity(channels)

@@ -93,6 +93,10 @@ class VideoStream:
         self._refused = False
 
     @property
+    def channels(self) -> int:
+        return self.stored.shape(self.level)[-1]
+
+    @property
     def num_steps(self) -> int:
         return self.extent.time_grid.num_steps
 

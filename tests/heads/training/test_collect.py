@@ -23,7 +23,9 @@ def perfect_answers(targets):
     return Candidates(targets.spans_N2, targets.labels_N, torch.full((len(targets),), 0.9), boxes_NT4)
 
 
-@pytest.mark.parametrize("frame_step, window_frames, hop", [(1, 64, 0.5), (1, 256, 0.5), (1, 512, 0.5), (3, 128, 0.25), (1, 24, 0.5)])
+@pytest.mark.parametrize(
+    "frame_step, window_frames, hop", [(1, 64, 0.5), (1, 256, 0.5), (1, 512, 0.5), (3, 128, 0.25), (1, 24, 0.5)]
+)
 def test_a_perfect_head_scores_perfectly(frame_step, window_frames, hop):
     """Also with windows (24 frames) that are shorter than most events (10 to 40)."""
     dataset, store = make_split({"val": 4}, seed=5, frame_step=frame_step)

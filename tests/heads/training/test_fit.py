@@ -12,7 +12,7 @@ from heads.training.fit import train_head
 from heads.training.run_folder import RunFolder
 from tests.token_stores import LABELS, MemoryStore, make_encoding, make_split, make_video
 from vjepa_loc.dataset import Dataset
-from vjepa_loc.errors import ConfigError, RunError, StoreMismatchError, UnknownNameError
+from vjepa_loc.errors import ConfigError, RunError, StoreError, StoreMismatchError, UnknownNameError
 from vjepa_loc.metrics import tal
 
 QUICK = {"epochs": 6, "lr": 0.05, "batch_size": 2, "warmup_epochs": 1, "val_every": 2}
@@ -128,21 +128,27 @@ def test_events_without_boxes_are_enough(toy_head, small, tmp_path):
 def test_two_stores_are_read_side_by_side(toy_head, small, tmp_path):
     dataset, store = small
     coarse = MemoryStore(
-        [make_video(v, dataset.events_of(v), dataset.videos[v].num_frames, seed=9, frame_step=4, input_hw=(32, 32)) for v in store.video_ids()],
+        [make_video(v.id, dataset.events_of(v.id), v.num_frames, seed=9, frame_step=4) for v in dataset.videos.values()],
         make_encoding(frame_step=4),
         "memory/coarse",
     )
-    run = heads.load_run(train_two(dataset, [store, store], tmp_path))
+    finer = MemoryStore([make_video(v.id, dataset.events_of(v.id), v.num_frames, seed=8) for v in dataset.videos.values()])
+    run = heads.load_run(train_head(dataset, [store, finer], "toy", {}, QUICK, tmp_path / "runs"))
     assert len(run.encodings) == 2
-    assert run.predict(dataset, [store, store], ["test0"])
+    assert run.predict(dataset, [store, finer], ["test0"])
+    assert run.predict_video(store.video("test0"), finer.video("test0"))
     with pytest.raises(StoreMismatchError, match=r"store memory/coarse holds another encoding .*frame_step: 1 != 4"):
         run.predict(dataset, [store, coarse], ["test0"])
     with pytest.raises(StoreMismatchError, match="reads 2 stores, got 1"):
         run.predict(dataset, [store], ["test0"])
 
 
-def train_two(dataset, stores, tmp_path):
-    return train_head(dataset, stores, "toy", {}, QUICK, tmp_path / "runs")
+def test_stores_that_disagree_about_a_video_are_refused(toy_head, small, tmp_path):
+    dataset, store = small
+    shorter = MemoryStore([make_video(v.id, [], v.num_frames - 3, seed=8) for v in dataset.videos.values()])
+    with pytest.raises(StoreError, match=r"video 'train0': the stores hold (\d+), (\d+) frames of it; extract it again"):
+        train_head(dataset, [store, shorter], "toy", {}, QUICK, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_long_step_works(toy_head, tmp_path):
@@ -159,7 +165,7 @@ def test_videos_that_are_not_there_are_listed(toy_head, small, tmp_path, capsys)
     run = train((dataset, partial), tmp_path)
     said = capsys.readouterr().err
     assert "2 of 4 training videos are not in the store and are left out: train0, train3" in said
-    assert "1 training videos are damaged and are left out (train.use_damaged=true takes them): train2" in said
+    assert "1 of 4 training videos are damaged and are left out (train.use_damaged=true takes them): train2" in said
     assert "1 of 2 validation videos are not in the store and are left out: val1" in said
     assert RunFolder(run).read_info().train_videos == ("train1",)
     run = train((dataset, partial), tmp_path, train=QUICK | {"use_damaged": True})
@@ -177,7 +183,7 @@ def test_no_events_to_train_on_is_one_line(toy_head, small, tmp_path):
     dataset, store = small
     with pytest.raises(RunError, match=r"dataset None: no event in the split 'train' \(4 videos\): there is nothing to learn from"):
         train((Dataset(dataset.labels, dataset.videos), store), tmp_path)
-    with pytest.raises(RunError, match="store memory/features: none of the 4 training videos with events can be used; 4 of 4"):
+    with pytest.raises(RunError, match="store memory/features: no training video with events can be used; 4 of 4 .*run `make extract`"):
         train((dataset, MemoryStore([])), tmp_path)
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
 
@@ -191,6 +197,7 @@ def test_wrong_names_and_settings_are_refused(toy_head, small, tmp_path):
         train(small, tmp_path, head_config={"dropuot": 0.1})
     with pytest.raises(RunError, match="the head reads the level 'pool2', the store holds tokens, pool1"):
         train(small, tmp_path, head_config={"level": "pool2"})
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*overflow.*")

@@ -6,7 +6,7 @@ from heads.parts.contract import Candidates
 from heads.training.joining import JoinConfig, VideoJoiner
 from heads.training.streams import VideoExtent
 from heads.training.tubes import Tubes, box_agreement
-from heads.training.windows import Window, sliding_windows, steps_in_window
+from heads.training.windows import sliding_windows, steps_in_window
 from tests.token_stores import HEIGHT, LABELS, WIDTH
 from vjepa_loc.errors import RunError
 from vjepa_loc.timegrid import TimeGrid
@@ -22,9 +22,10 @@ def extent(num_frames):
 def candidates(video, window, found):
     """`found`: (label, start, end, score, box or None) in frames of the video, as a head would answer for the window."""
     first, stop = steps_in_window(video.time_grid, window)
+    spans = [[start - window.start_frame, end - window.start_frame] for _, start, end, *_ in found]
     boxes = [np.tile(box, (stop - first, 1)) for *_, box in found if box is not None]
     return Candidates(
-        torch.tensor([[(s - window.start_frame) / window.num_frames, (e - window.start_frame) / window.num_frames] for _, s, e, *_ in found]).reshape(-1, 2),
+        torch.tensor(spans).reshape(-1, 2) / window.num_frames,
         torch.tensor([label for label, *_ in found], dtype=torch.int64),
         torch.tensor([score for *_, score, _ in found]),
         torch.tensor(np.array(boxes), dtype=torch.float32) if len(boxes) == len(found) and found else None,

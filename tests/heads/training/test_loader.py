@@ -45,7 +45,7 @@ def test_a_batch_holds_one_grid():
 
 def test_positions_are_frames_from_the_start_of_the_window():
     stream = reader().read([Window("a", 21, 30)]).streams[0]
-    assert stream.step_start_BT[0, 0] == -1 + 0 and stream.step_end_BT[0, 0] == 1, "the step of frames 20 and 21 has its middle inside"
+    assert stream.step_start_BT[0, 0] == -1 and stream.step_end_BT[0, 0] == 1, "frames 20 and 21, the middle is inside"
     assert stream.first_seen_BT[0, 0] == 16 - 21 and stream.last_seen_BT[0, 0] == 31 - 21
     stream = reader().read([Window("b", -7, 40)]).streams[0]
     assert stream.step_start_BT[0, 0] == 7 and stream.tokens_BTHWC.shape[1] == 16, "nothing is read for what lies outside"

@@ -71,7 +71,7 @@ def test_a_pooled_cell_covers_the_cells_that_it_averages():
 
 def test_standardisation_is_that_of_all_tokens():
     videos = [VideoStream(make_video(f"v{i}", [EVENT], 60, seed=i), "tokens") for i in range(3)]
-    measured = measure_standardisation(videos, 8)
+    measured = measure_standardisation(videos)
     tokens_NC = np.concatenate([v.stored.read("tokens", 0, v.num_steps).astype(np.float64).reshape(-1, 8) for v in videos])
     assert np.allclose(measured.mean_C, tokens_NC.mean(0), atol=2e-3)
     assert np.allclose(measured.std_C, tokens_NC.std(0), atol=2e-3)
@@ -81,11 +81,11 @@ def test_bars_do_not_count_for_the_standardisation():
     video = VideoStream(make_video("v", [EVENT], 60, seed=1, input_hw=(64, 64), fit="letterbox"), "tokens")
     tokens = video.stored.read("tokens", 0, video.num_steps)[:, video.valid_HW.numpy()].astype(np.float64)
     assert not video.valid_HW.all()
-    assert np.allclose(measure_standardisation([video], 8).mean_C, tokens.reshape(-1, 8).mean(0), atol=2e-3)
+    assert np.allclose(measure_standardisation([video]).mean_C, tokens.reshape(-1, 8).mean(0), atol=2e-3)
 
 
 def test_a_constant_channel_is_not_blown_up():
     video = make_video("v", [EVENT], 60, seed=1)
     video._codes[..., 7] = 0
-    measured = measure_standardisation([VideoStream(video, "tokens")], 8)
+    measured = measure_standardisation([VideoStream(video, "tokens")])
     assert float(measured.std_C[7]) == pytest.approx(0.01 * float(measured.std_C.median()), rel=0.05)

@@ -88,9 +88,8 @@ def test_targets_and_their_inverse_round_trip(frame_step):
     truth = Event("v", "take", start, end, frames, boxes)
     targets, first_step = cut([truth], Window("v", 0, 128), video)
     steps = targets.has_box_NT[0].nonzero()[:, 0]
-    answer = Answer(
-        "take", *(targets.spans_N2[0].double() * 128).tolist(), 0.5, int(first_step + steps[0]), targets.boxes_NT4[0, steps].double().numpy()
-    )
+    span = (targets.spans_N2[0].double() * 128).tolist()
+    answer = Answer("take", *span, 0.5, int(first_step + steps[0]), targets.boxes_NT4[0, steps].double().numpy())
     event = answer_to_event(answer, video)
     assert event.start_frame == pytest.approx(start, abs=1e-4) and event.end_frame == pytest.approx(end, abs=1e-4)
     assert event.box_frames_K.tolist() == frames.tolist()
