@@ -28,7 +28,7 @@ STORE ?=
 
 # The demo's own size; .ci/run makes a smaller one in another folder.
 DEMO ?= demo
-DEMO_TRAIN ?= 40
+DEMO_TRAIN ?= 64
 DEMO_VAL ?= 10
 DEMO_TEST ?= 16
 DEMO_SEED ?= 0

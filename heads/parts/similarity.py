@@ -15,26 +15,7 @@ from torch import Tensor, nn
 
 # (steps apart, cells around): near steps show motion, far ones what was there before and after.
 NEIGHBOURHOODS = ((1, 2), (2, 2), (4, 2), (8, 1), (16, 1), (32, 1))
-NUM_CHANGES = 2 * len(NEIGHBOURHOODS)
 NUM_SIMILARITIES = sum(2 * (2 * reach + 1) ** 2 for _, reach in NEIGHBOURHOODS)
-
-
-class ChangeMap(nn.Module):
-    """How much each cell still looks like itself at earlier and later steps: (B, T, H, W, E) -> (B, T, H, W, NUM_CHANGES).
-
-    Cheap enough for the full grid, where a product that was moved by less than a folded cell still shows.
-    """
-
-    def forward(self, z_BTHWE: Tensor) -> Tensor:
-        z = F.normalize(z_BTHWE.float(), dim=-1, eps=1e-4).to(z_BTHWE.dtype)
-        maps = []
-        for steps, _ in NEIGHBOURHOODS:
-            if steps >= z.shape[1]:
-                maps += [z.new_zeros(z.shape[:-1])] * 2
-                continue
-            same_BtHW = (z[:, :-steps] * z[:, steps:]).sum(-1)
-            maps += [F.pad(same_BtHW, (0, 0, 0, 0, 0, steps)), F.pad(same_BtHW, (0, 0, 0, 0, steps, 0))]
-        return torch.stack(maps, dim=-1)
 
 
 class SelfSimilarity(nn.Module):

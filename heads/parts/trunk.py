@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from heads.parts.blocks import GridBlock, SpatialConv, TimeHalving, masked
 from heads.parts.contract import TokenStream
-from heads.parts.similarity import NUM_CHANGES, ChangeMap, SelfSimilarity
+from heads.parts.similarity import SelfSimilarity
 
 
 @dataclass
@@ -54,9 +54,7 @@ class GridTrunk(nn.Module):
         self.dropout = dropout
         self.project = nn.Linear(channels, stem_width)
         self.norm = nn.LayerNorm(stem_width)
-        self.changed = nn.Linear(stem_width, similarity_width)
-        self.change_map = ChangeMap()
-        self.fold = SpatialConv(stem_width + NUM_CHANGES, width)
+        self.fold = SpatialConv(stem_width, width)
         self.place = nn.Linear(8, width)
         self.compared = SpatialConv(stem_width, similarity_width)
         self.similarity = SelfSimilarity(width)
@@ -79,8 +77,7 @@ class GridTrunk(nn.Module):
         # A kernel of 3 cells covers every cell up to a stride of 3.
         fold_h, fold_w = (min(3, max(1, round(size / self.cells))) for size in x.shape[2:4])
         compared = self.compared(x, stride=(fold_h, fold_w))
-        changed = masked(self.changed(x), None if every_valid else stream.valid_BTHW[..., None])
-        x = self.fold(torch.cat([x, self.change_map(changed)], dim=-1), stride=(fold_h, fold_w))
+        x = self.fold(x, stride=(fold_h, fold_w))
         cell_box = _folded_cells(stream.cell_box_norm_BHW4, fold_h, fold_w)
         x = x + self._place_features(cell_box).to(x.dtype)
         valids = [stream.valid_BTHW[:, :, ::fold_h, ::fold_w]]
