@@ -112,4 +112,4 @@ def test_constraints_pin_every_dependency_by_its_public_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [re.match(r"[\w-]+", entry)[0] for entry in project["dependencies"] + project["optional-dependencies"]["test"]]
     pinned = {name.lower().replace("_", "-") for name in pins}
-    assert {name.lower() for name in names} <= pinned
+    assert {name.lower().replace("_", "-") for name in names} <= pinned
