@@ -38,7 +38,9 @@ class Head(nn.Module):
     def __init__(self, config: Config, specs: list[TokenSpec], labels: list[str]):
         super().__init__()
         if len(specs) != 1:
-            raise ConfigError(f"head 'dense' reads one store, got {len(specs)}: give --store once")
+            raise ConfigError(f"this head reads one store, got {len(specs)}: give --store once")
+        if config.level not in specs[0].levels:
+            raise ConfigError(f"head.level: the store has the levels {', '.join(specs[0].levels)}, got {config.level!r}")
         self.config = config
         self.level = config.level
         self.trunk = GridTrunk(specs[0].channels, config.stem_width, config.width, config.cells, config.num_blocks,
