@@ -66,7 +66,7 @@ class VideoReader(ABC):
     """One pass over one video, in presentation order; memory does not grow with its length, save 8 bytes per frame.
 
     Iterate once, then read `info`, `num_frames`, `frame_time_s`, `times_made_up`, `damage` and `source`.
-    Errors of single packets are counted; a video without any frame, or whose frame size changes, raises VideoError.
+    A reader stands at a first frame that decodes. Errors of later packets are counted; a frame size that changes raises VideoError.
     """
 
     def __init__(self, path: Path, files: Sequence[Path], info: VideoInfo, tick_s: float, times_are_guesses: bool = False):
@@ -116,8 +116,6 @@ class VideoReader(ABC):
                 self._note(f"frame {index} is broken")
             if wanted(index, time_s):
                 yield Frame(index, time_s, self._checked(index, decoded.to_rgb()))
-        if not len(self._timeline):
-            raise VideoError(f"{self.path}: expected frames, got none that can be decoded ({self._first_message()})")
         self._settle()
         self.close()
         self._ended = True
@@ -138,9 +136,6 @@ class VideoReader(ABC):
     def _note(self, message: str) -> None:
         if len(self._messages) < MAX_MESSAGES:
             self._messages.append(message)
-
-    def _first_message(self) -> str:
-        return self._messages[0] if self._messages else "no error was reported"
 
     def _settle(self) -> None:
         guesses = self._times_are_guesses or self._timeline.all_missing

@@ -23,9 +23,11 @@ CLIP_FRAMES = 16
 TUBELET = 2
 PATCH_PX = 8
 INPUT_PX = 128
-NUM_FREQUENCIES = 32
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+# How many of the lowest spatial frequencies are kept, per colour and for (sum, difference) of the two frames.
+NUM_FREQUENCIES = ((32, 32), (32, 32), (32, 32))
 
 # Rows: luma, red against blue, green against both. Halves and thirds are kept out so that float32 holds them exactly.
 OPPONENT_COLOURS_33 = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-0.5, 1.0, -0.5))
@@ -104,9 +106,9 @@ def cosine_patch_weights() -> torch.Tensor:
     )
     time_22 = np.array([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2.0)
     rows = []
-    for colour_3, spectra in zip(OPPONENT_COLOURS_33, SPECTRUM, strict=True):
-        for time_2, spectrum in zip(time_22, spectra, strict=True):
-            for u, v in by_frequency[:NUM_FREQUENCIES]:
+    for colour_3, spectra, nums in zip(OPPONENT_COLOURS_33, SPECTRUM, NUM_FREQUENCIES, strict=True):
+        for time_2, spectrum, num in zip(time_22, spectra, nums, strict=True):
+            for u, v in by_frequency[:num]:
                 kernel_tyx3 = np.einsum("t,y,x,c->tyxc", time_2, basis_88[u], basis_88[v], np.array(colour_3))
                 rows.append(kernel_tyx3.ravel() / _expected_std(math.hypot(u, v), *spectrum))
     weight_CP = np.round(np.stack(rows) / WEIGHT_UNIT) * WEIGHT_UNIT
