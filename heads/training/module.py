@@ -75,7 +75,7 @@ class HeadModule(LightningModule):
     def configure_optimizers(self):
         decayed, plain = parameter_groups(self.head)
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.config.lr)
+        optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.config.lr, fused=True)
         warmup = round(self.config.warmup_epochs * self.batches_per_epoch)
         total = self.config.epochs * self.batches_per_epoch
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, warmup, total))
