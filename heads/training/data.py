@@ -12,7 +12,7 @@ import numpy as np
 from lightning import LightningDataModule
 
 from heads.parts.contract import Targets, TokenSpec
-from heads.training.loader import TokenReader, WindowBatches, in_order, shuffled
+from heads.training.loader import BufferRing, TokenReader, WindowBatches, in_order, shuffled
 from heads.training.run_folder import RunInfo
 from heads.training.standardise import Standardisation, measure_standardisation
 from heads.training.streams import CacheBudget, VideoExtent, VideoStream
@@ -110,6 +110,7 @@ class TrainingData(LightningDataModule):
     ):
         super().__init__()
         self.config, self.window_frames = info.train, info.window_frames
+        self._ring = BufferRing()
         splits = {}
         for name, video_ids in (("train", info.train_videos), ("val", info.val_videos)):
             videos = StreamedVideos.open(stores, video_ids, level)
@@ -142,10 +143,11 @@ class TrainingData(LightningDataModule):
             yield from self.train.reader.cut_targets(windows, self.train.targets)
 
     def train_dataloader(self) -> WindowBatches:
-        return WindowBatches(self.train.reader, self.epoch_batches(self.trainer.current_epoch), self.train.targets)
+        return WindowBatches(self.train.reader, self.epoch_batches(self.trainer.current_epoch), self.train.targets, self._ring)
 
     def val_dataloader(self) -> WindowBatches | list:
         if self.val is None:
             return []
         windows = self.val.videos.sliding(self.window_frames, self.config.hop_frames(self.window_frames))
-        return WindowBatches(self.val.reader, in_order(windows, self.val.reader, self.config.batch_size), self.val.targets)
+        batches = in_order(windows, self.val.reader, self.config.batch_size)
+        return WindowBatches(self.val.reader, batches, self.val.targets, self._ring)

@@ -110,30 +110,32 @@ def _padded(values_n: Tensor, num_steps: int) -> Tensor:
 class WindowBatches:
     """Iterates over the batches of some windows, in their order, read ahead by a thread.
 
-    The same windows give the same batches, however often it is iterated.
+    The same windows give the same batches, however often it is iterated. A `ring` may be handed on to the next `WindowBatches`
+    once this one is done with: new memory is slow at its first touch.
     """
 
     def __init__(
-        self, reader: TokenReader, batches: Sequence[Sequence[Window]], targets: Mapping[str, VideoTargets] | None = None
+        self, reader: TokenReader, batches: Sequence[Sequence[Window]], targets: Mapping[str, VideoTargets] | None = None,
+        ring: BufferRing | None = None,
     ):
         self.reader, self.batches, self.targets = reader, batches, targets
+        self.ring = ring or BufferRing()
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[WindowBatch]:
-        ring = BufferRing(RING_SIZE)
-        return read_ahead((self._load(windows, ring) for windows in self.batches), AHEAD)
+        return read_ahead((self._load(windows) for windows in self.batches), AHEAD)
 
-    def _load(self, windows: Sequence[Window], ring: BufferRing) -> WindowBatch:
+    def _load(self, windows: Sequence[Window]) -> WindowBatch:
         targets = None if self.targets is None else self.reader.cut_targets(windows, self.targets)
-        return WindowBatch(self.reader.read(windows, ring.next), list(windows), targets)
+        return WindowBatch(self.reader.read(windows, self.ring.next), list(windows), targets)
 
 
 class BufferRing:
     """Float32 buffers used in turn; each grows to the largest shape it was asked for."""
 
-    def __init__(self, num_buffers: int):
+    def __init__(self, num_buffers: int = RING_SIZE):
         self._buffers: list[Tensor] = [torch.empty(0) for _ in range(num_buffers)]
         self._turn = 0
 
@@ -176,6 +178,8 @@ def read_ahead(items: Iterator[Item], ahead: int) -> Iterator[Item]:
     stopped = threading.Event()
 
     def work():
+        # Of this thread alone: a second team of threads beside the one that trains costs more than it gives.
+        torch.set_num_threads(1)
         try:
             for item in items:
                 if not _put(ready, (item, None), stopped):

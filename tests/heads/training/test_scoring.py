@@ -1,0 +1,71 @@
+"""Scoring a run on a split: videos that are missing, and the floor below it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from features.encoders.tiny import Config, Encoder
+from features.recipe import ExtractConfig
+from heads.training import scoring
+from heads.training.on_the_fly import predict_files
+from vjepa_loc.dataset import Dataset, Video
+from vjepa_loc.errors import StoreMismatchError
+from vjepa_loc.events import Event
+from vjepa_loc.workspace import read_workspace
+
+
+class FakeRun:
+    """Answers with the truth, moved by `shift` frames."""
+
+    def __init__(self, path, head, truth, shift=0.0, encodings=("e",)):
+        self.path, self.encodings, self.labels, self.device = path, encodings, ("take",), "cpu"
+        self.info = SimpleNamespace(head=head, labels=self.labels, encodings=encodings)
+        self.fingerprints = tuple(f"fingerprint of {encoding}" for encoding in encodings)
+        self._events = [
+            event.replace(score=0.9, start_frame=event.start_frame + shift, end_frame=event.end_frame + shift) for event in truth
+        ]
+
+    def check_stores(self, stores):
+        pass
+
+    def predict(self, dataset, stores, video_ids):
+        return [event for event in self._events if event.video_id in video_ids]
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    videos = {name: Video(name, split="val", num_frames=100) for name in "ab"}
+    return Dataset(("take",), videos, [Event("a", "take", 10, 20), Event("b", "take", 10, 20)])
+
+
+def test_a_video_that_is_not_in_the_store_counts_as_missed_and_is_listed(dataset, tmp_path):
+    run = FakeRun(tmp_path / "r", "detr", dataset.events)
+    answer = scoring.predict_split(run, dataset, [["a"]], "val")
+    assert list(answer.dataset.videos) == ["a"] and answer.missing == ["b"] and [event.video_id for event in answer.events] == ["a"]
+    evaluation = scoring.evaluate_run(run, dataset, [["a"]], "val", ["tal"], "0.5", tmp_path)
+    assert evaluation.missing_videos == ("b",) and evaluation.metrics == {"tal/map@0.50": pytest.approx(0.5, abs=0.01)}
+    assert evaluation.run == "r" and evaluation.store_fingerprints == ("fingerprint of e",) and evaluation.baselines == {}
+
+
+def test_the_newest_mean_box_run_on_the_same_encoding_is_the_floor(dataset, tmp_path, monkeypatch):
+    runs = {
+        "dense": FakeRun(tmp_path / "dense", "dense", dataset.events),
+        "other": FakeRun(tmp_path / "other", "mean_box", dataset.events, encodings=("another",)),
+        "floor": FakeRun(tmp_path / "floor", "mean_box", dataset.events, shift=50),
+        "older": FakeRun(tmp_path / "older", "mean_box", dataset.events),
+    }
+    folders = [SimpleNamespace(path=run.path, read_info=lambda run=run: run.info) for run in runs.values()]
+    monkeypatch.setattr(scoring, "finished_runs", lambda path: folders)
+    monkeypatch.setattr(scoring, "load_run", lambda path, device: runs[path.name])
+    stores = [["a", "b"]]
+    evaluation = scoring.evaluate_run(runs["dense"], dataset, stores, "val", ["tal"], "0.5", tmp_path)
+    assert evaluation.metrics["tal/map@0.50"] == 1.0
+    assert evaluation.baselines == {"mean_box (floor)": {"tal/map@0.50": 0.0}}
+    assert scoring.evaluate_run(runs["floor"], dataset, stores, "val", ["tal"], "0.5", tmp_path).baselines == {}
+
+
+def test_a_file_is_not_predicted_with_another_encoder_than_the_runs(tmp_path):
+    encoding = ExtractConfig().encoding(Encoder(Config()).spec)
+    run = FakeRun(tmp_path / "r", "detr", [], encodings=(encoding.model_copy(update={"digest": "of other weights"}),))
+    with pytest.raises(StoreMismatchError, match="run r was trained on another encoding .*digest: 'of other weights' != "):
+        predict_files(run, [tmp_path / "a.mp4"], read_workspace(tmp_path))
