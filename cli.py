@@ -170,10 +170,11 @@ def predict(
     here = read_workspace(Path())
     loaded = load_run(run or newest_finished_run(here.runs_path(runs)))
     if files:
+        from features.extract import videos_of_files
         from features.progress import ExtractionProgress
         from heads.training.on_the_fly import predict_files
 
-        with ExtractionProgress({str(file): None for file in files}, error_console()) as progress:
+        with ExtractionProgress({new.id: None for new in videos_of_files(files)}, error_console()) as progress:
             answer = predict_files(loaded, files, here, overrides or (), progress)
         failed = answer.failed
     else:

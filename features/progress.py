@@ -40,7 +40,12 @@ class ExtractionProgress:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"), ClipRateColumn(),
             TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("extract", total=round(sum(self._clips_left.values())))
+        self._task = self._bar.add_task("extract", total=self.num_clips_left)
+
+    @property
+    def num_clips_left(self) -> int:
+        """About how many clips are still to be encoded."""
+        return round(sum(self._clips_left.values()))
 
     def __enter__(self) -> Self:
         self._start_s = time.monotonic()
@@ -76,7 +81,7 @@ class ExtractionProgress:
         elapsed_s = time.monotonic() - self._start_s
         rate = self._num_clips / elapsed_s if self._num_clips and elapsed_s > 0 else None
         self._bar.update(
-            self._task, completed=self._num_clips, total=self._num_clips + round(sum(self._clips_left.values())), clips_per_s=rate,
+            self._task, completed=self._num_clips, total=self._num_clips + self.num_clips_left, clips_per_s=rate,
             **({} if description is None else {"description": description}),
         )
 

@@ -1,0 +1,44 @@
+"""What a person sees of an extraction: a line per video without a terminal, a bar with rate and time left on one."""
+
+import io
+
+from rich.console import Console
+
+from features.extract_video import Extracted
+from features.outcome import ClipsEncoded, Outcome, VideoStarted
+from features.progress import ExtractionProgress
+
+
+def shown(events, expected_clips, terminal: bool) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
+    with ExtractionProgress(expected_clips, console) as progress:
+        for event in events:
+            progress(event)
+    return console.file.getvalue()
+
+
+DONE = Outcome("a", "done", extracted=Extracted(num_frames=40, num_steps=20))
+EVENTS = [VideoStarted("a"), ClipsEncoded("a", 2), ClipsEncoded("a", 1), DONE, Outcome("b", "skipped", "already stored")]
+
+
+def test_without_a_terminal_there_is_a_line_per_video_that_was_done_or_failed():
+    bad = Outcome("[c]", "failed", "cannot be opened " * 20)
+    damaged = Outcome("d", "done", extracted=Extracted(num_frames=4, num_steps=2, damaged=True))
+    assert shown([*EVENTS, bad, damaged], {"a": 3, "b": 3, "[c]": None, "d": 1}, terminal=False).splitlines() == [
+        "done    a: 40 frames, 20 steps",
+        f"failed  [c]: {'cannot be opened ' * 20}",
+        "done    d: 4 frames, 2 steps, damaged",
+    ]
+
+
+def test_on_a_terminal_there_is_a_bar_with_a_rate():
+    text = shown(EVENTS, {"a": 3, "b": 3}, terminal=True)
+    assert "clips/s" in text and "3/3 clips" in text, "the clips of a skipped video leave the total"
+    assert "done    a" not in text
+
+
+def test_a_video_of_unknown_length_counts_as_the_mean_of_the_others():
+    progress = ExtractionProgress({"a": 2, "b": 4, "c": None}, Console(file=io.StringIO()))
+    assert progress.num_clips_left == 9
+    progress(ClipsEncoded("c", 5))
+    assert progress.num_clips_left == 6, "a video that is longer than expected does not make the others shorter"
