@@ -72,10 +72,14 @@ class HeadModule(LightningModule):
                 batch_size=num_windows,
             )
 
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        # Lightning does not clip for a fused optimiser in mixed precision, for the sake of loss scaling, which bfloat16 has none of.
+        nn.utils.clip_grad_norm_(self.head.parameters(), gradient_clip_val)
+
     def configure_optimizers(self):
         decayed, plain = parameter_groups(self.head)
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.config.lr, fused=True)
+        optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.config.lr)
         warmup = round(self.config.warmup_epochs * self.batches_per_epoch)
         total = self.config.epochs * self.batches_per_epoch
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, warmup, total))
