@@ -42,26 +42,29 @@ def test_a_video_that_is_not_in_the_store_counts_as_missed_and_is_listed(dataset
     run = FakeRun(tmp_path / "r", "detr", dataset.events)
     answer = scoring.predict_split(run, dataset, [["a"]], "val")
     assert list(answer.dataset.videos) == ["a"] and answer.missing == ["b"] and [event.video_id for event in answer.events] == ["a"]
-    evaluation = scoring.evaluate_run(run, dataset, [["a"]], "val", ["tal"], "0.5", tmp_path)
+    evaluation = scoring.evaluate_run(run, dataset, [["a"]], "val", ["tal"], "0.5")
     assert evaluation.missing_videos == ("b",) and evaluation.metrics == {"tal/map@0.50": pytest.approx(0.5, abs=0.01)}
     assert evaluation.run == "r" and evaluation.store_fingerprints == ("fingerprint of e",) and evaluation.baselines == {}
 
 
-def test_the_newest_mean_box_run_on_the_same_encoding_is_the_floor(dataset, tmp_path, monkeypatch):
-    runs = {
-        "dense": FakeRun(tmp_path / "dense", "dense", dataset.events),
-        "other": FakeRun(tmp_path / "other", "mean_box", dataset.events, encodings=("another",)),
-        "floor": FakeRun(tmp_path / "floor", "mean_box", dataset.events, shift=50),
-        "older": FakeRun(tmp_path / "older", "mean_box", dataset.events),
-    }
-    folders = [SimpleNamespace(path=run.path, read_info=lambda run=run: run.info) for run in runs.values()]
-    monkeypatch.setattr(scoring, "finished_runs", lambda path: folders)
-    monkeypatch.setattr(scoring, "load_run", lambda path, device: runs[path.name])
-    stores = [["a", "b"]]
-    evaluation = scoring.evaluate_run(runs["dense"], dataset, stores, "val", ["tal"], "0.5", tmp_path)
-    assert evaluation.metrics["tal/map@0.50"] == 1.0
-    assert evaluation.baselines == {"mean_box (floor)": {"tal/map@0.50": 0.0}}
-    assert scoring.evaluate_run(runs["floor"], dataset, stores, "val", ["tal"], "0.5", tmp_path).baselines == {}
+class FakeStore(dict):
+    def video(self, video_id):
+        return SimpleNamespace(width=200, height=100, num_frames=100)
+
+
+def test_the_floor_has_the_mean_training_box_at_the_times_of_the_run(tmp_path):
+    def boxed(video_id, *boxes):
+        return Event(video_id, "take", 10, 10 + len(boxes), box_frames_K=range(10, 10 + len(boxes)), boxes_K4=boxes)
+
+    videos = {"t": Video("t", split="train", num_frames=100), "a": Video("a", split="val", num_frames=100)}
+    left, right, middle = (0, 0, 20, 20), (20, 20, 40, 40), (10, 10, 30, 30)
+    dataset = Dataset(("take",), videos, [boxed("t", left, right), boxed("a", middle, middle)])
+    truth_elsewhere = [boxed("a", left, left)]
+    store = FakeStore.fromkeys(videos)
+    evaluation = scoring.evaluate_run(FakeRun(tmp_path / "r", "dense", truth_elsewhere), dataset, [store], "val", ["stal"], "0.9")
+    assert evaluation.metrics == {"stal/map@0.90": 0.0}
+    assert evaluation.baselines == {scoring.FLOOR: {"stal/map@0.90": 1.0}}
+    assert scoring.with_mean_boxes(truth_elsewhere, dataset, FakeStore(a=None)) is None, "no training video is stored"
 
 
 def test_a_file_is_not_predicted_with_another_encoder_than_the_runs(tmp_path):
