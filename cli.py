@@ -127,7 +127,7 @@ def evaluate(
         from heads.training.scoring import evaluate_run, open_stores
 
         loaded = load_run(run or newest_finished_run(here.runs_path(runs)))
-        evaluation = evaluate_run(loaded, truth, open_stores(loaded, stores or ()), split, names, iou, here.runs_path(runs))
+        evaluation = evaluate_run(loaded, truth, open_stores(loaded, stores or ()), split, names, iou)
         folder = out or loaded.path / f"evaluation-{split}"
     files = None if folder is None else evaluation.write(folder)
     if json_output:

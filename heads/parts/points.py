@@ -27,6 +27,10 @@ LENGTH_UNITS = (3.0, 8.0)
 CENTRE_RADIUS_UNITS = 1.5
 TUBES_PER_EVENT = 3
 
+# About what one event has of each. A window without events must not weigh more than one with a single event.
+POINTS_PER_EVENT = 10
+CELLS_PER_EVENT = 24
+
 
 @dataclass
 class PointPrediction:
@@ -121,8 +125,8 @@ class PointStage(nn.Module):
 
     def loss(self, prediction: PointPrediction, targets: list[Targets]) -> dict[str, Tensor]:
         parts = [self._window_loss(prediction, b, target) for b, target in enumerate(targets)]
-        num_points = sum(p["num_points"] for p in parts).clamp(min=1)
-        num_cells = sum(p["num_cells"] for p in parts).clamp(min=1)
+        num_points = sum(p["num_points"] for p in parts).clamp(min=POINTS_PER_EVENT)
+        num_cells = sum(p["num_cells"] for p in parts).clamp(min=CELLS_PER_EVENT)
         losses = {
             "points/class": sum(p["class"] for p in parts) / num_points,
             "points/span": sum(p["span"] for p in parts) / num_points,

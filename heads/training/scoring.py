@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+import numpy as np
 
 from features import Store, open_store
 from heads.training.data import missing_videos
-from heads.training.predict import Run, load_run
-from heads.training.run_folder import finished_runs
+from heads.training.plan import TRAIN_SPLIT
+from heads.training.predict import Run
 from vjepa_loc.dataset import Dataset
 from vjepa_loc.evaluation import Evaluation, evaluate
 from vjepa_loc.events import Event
 
-FLOOR_HEAD = "mean_box"
+FLOOR = "mean box at these times"
+WHOLE_FRAME = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,39 @@ def predict_split(run: Run, dataset: Dataset, stores: Sequence[Store], split: st
 
 
 def evaluate_run(
-    run: Run, dataset: Dataset, stores: Sequence[Store], split: str, metrics: Sequence[str], iou: str | None, runs_path: Path | str
+    run: Run, dataset: Dataset, stores: Sequence[Store], split: str, metrics: Sequence[str], iou: str | None
 ) -> Evaluation:
-    """The run's figures; the newest finished `mean_box` run on the same encodings in `runs_path`, if any, stands below them."""
+    """The run's figures, and below them those of its own labels and times with each label's mean training box on every frame."""
     answer = predict_split(run, dataset, stores, split)
-    baselines = {}
-    floor = None if run.info.head == FLOOR_HEAD else _floor_run(run, runs_path)
-    if floor is not None:
-        floor_events = predict_split(floor, dataset, stores, split).events
-        baselines[f"{FLOOR_HEAD} ({floor.path.name})"] = evaluate(dataset, split, floor_events, metrics, iou).metrics
+    floor_events = with_mean_boxes(answer.events, dataset, stores[0])
+    floor = {} if floor_events is None else {FLOOR: evaluate(dataset, split, floor_events, metrics, iou).metrics}
     return evaluate(
         dataset, split, answer.events, metrics, iou, run=run.path.name, fingerprints=run.fingerprints,
-        missing_videos=answer.missing, baselines=baselines,
+        missing_videos=answer.missing, baselines=floor,
     )
 
 
-def _floor_run(run: Run, runs_path: Path | str) -> Run | None:
-    for folder in finished_runs(runs_path):
-        info = folder.read_info()
-        if info.head == FLOOR_HEAD and info.labels == run.labels and info.encodings == run.encodings:
-            return load_run(folder.path, str(run.device))
-    return None
+def with_mean_boxes(events: Sequence[Event], dataset: Dataset, store: Store) -> list[Event] | None:
+    """The same events, each with its label's mean box over the stored training videos on every frame that it covers.
+
+    A label without training boxes gets the whole frame; None where no label has any.
+    """
+    boxes_norm = {label: [] for label in dataset.labels}
+    for video in dataset.videos.values():
+        if video.split == TRAIN_SPLIT and video.id in store:
+            stored = store.video(video.id)
+            size_4 = np.array([stored.width, stored.height] * 2)
+            for event in dataset.events_of(video.id):
+                boxes_norm[event.label].append(event.boxes_K4 / size_4)
+    boxes_norm = {label: np.concatenate(boxes) for label, boxes in boxes_norm.items() if boxes}
+    mean_norm = {label: boxes_n4.mean(axis=0) for label, boxes_n4 in boxes_norm.items() if len(boxes_n4)}
+    if not mean_norm:
+        return None
+    floor = []
+    for event in events:
+        stored = store.video(event.video_id)
+        first, stop = event.covered_frames()
+        frames_K = np.arange(max(first, 0), min(stop, stored.num_frames))
+        box_4 = mean_norm.get(event.label, WHOLE_FRAME) * np.array([stored.width, stored.height] * 2)
+        floor.append(event.replace(box_frames_K=frames_K, boxes_K4=np.tile(box_4, (len(frames_K), 1)), box_scores_K=None))
+    return floor
