@@ -61,7 +61,11 @@ def choose_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def orientation_of(frame: VideoFrame, path: Path) -> Orientation:
-    """How `frame` is turned before it is shown. Raises VideoError for oblique angles."""
+    """How `frame` is turned before it is shown. Raises VideoError for oblique angles.
+
+    Not for every frame: PyAV's side data and their frame refer to each other, so the frame's pixels stay until the garbage
+    collector runs, which counts objects and not their megabytes.
+    """
     try:
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     except ValueError:
@@ -134,16 +138,17 @@ class PyavReader(VideoReader):
 
     def _open(self, path: Path, nominal_fps: Fraction | None) -> None:
         self._stream = stream = choose_stream(self._container, path)
-        self._early_errors: list[str] = []
-        self._report = self._early_errors.append
-        self._pictures = decode_all(self._container, stream, PacketErrors(lambda message: self._report(message)))
+        # A list, not a method of this reader: in a cycle of references the decoder's memory would wait for the garbage collector.
+        self._reported: list[str] = []
+        self._pictures = decode_all(self._container, stream, PacketErrors(self._reported.append))
         self._reformatter = VideoReformatter()
         first = self._next_picture(path)
         if first is None:
-            reason = self._early_errors[0] if self._early_errors else "no error was reported"
+            reason = self._reported[0] if self._reported else "no error was reported"
             raise VideoError(f"{path}: expected frames, got none that can be decoded ({reason})")
         self._first = first
-        orientation = orientation_of(first, path)
+        self._orientation, self._rotation = orientation_of(first, path), first.rotation
+        orientation = self._orientation
         width, height = (first.height, first.width) if orientation.swap else (first.width, first.height)
         stated, bare = stated_rate(stream), self._container.format.name in BARE_CONTAINERS
         if bare and first.pts is None:
@@ -169,11 +174,9 @@ class PyavReader(VideoReader):
             raise VideoError(f"{path}: {error}") from None
 
     def _decoded(self) -> Iterator[Decoded]:
-        for message in self._early_errors:
-            self._count_error(message)
-        self._report = self._count_error
         picture: VideoFrame | None = self._first
         del self._first
+        self._count_reported()
         while picture is not None:
             ticks = picture.pts if picture.pts is not None else picture.dts
             yield Decoded(
@@ -181,6 +184,12 @@ class PyavReader(VideoReader):
                 lambda: self._rgb(picture),
             )
             picture = self._next_picture(self.path)
+            self._count_reported()
+
+    def _count_reported(self) -> None:
+        for message in self._reported:
+            self._count_error(message)
+        self._reported.clear()
 
     def _seconds(self, ticks: int | None, picture: VideoFrame) -> float | None:
         # Pictures that were waiting in the decoder at the end of the file come without a time base.
@@ -190,7 +199,9 @@ class PyavReader(VideoReader):
     def _rgb(self, picture: VideoFrame) -> np.ndarray:
         # One thread and one context for all pictures: PyAV's defaults start threads and build a new context for each.
         rgb_HW3 = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
-        return np.ascontiguousarray(orientation_of(picture, self.path).apply(rgb_HW3))
+        if picture.rotation != self._rotation:
+            self._orientation, self._rotation = orientation_of(picture, self.path), picture.rotation
+        return np.ascontiguousarray(self._orientation.apply(rgb_HW3))
 
     def versions(self) -> dict[str, str]:
         return {"python": platform.python_version(), "av": av.__version__, "ffmpeg": av.ffmpeg_version_info}

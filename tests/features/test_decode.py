@@ -1,4 +1,6 @@
+import gc
 import hashlib
+import weakref
 from fractions import Fraction
 
 import av
@@ -211,3 +213,19 @@ def test_unknown_decoders_and_rates_are_refused(clip):
         open_video(clip("clip.mp4"), "pyaf")
     with pytest.raises(ConfigError, match="nominal_fps: expected a positive frame rate, got -1"):
         open_video(clip("clip.mp4"), nominal_fps=-1)
+
+
+def test_frames_and_readers_are_freed_at_once(clip):
+    path = clip("a.mp4", num_frames=40)
+    gc.collect()
+    gc.disable()
+    try:
+        with open_video(path) as reader:
+            assert sum(1 for _ in reader) == 40
+        freed = weakref.ref(reader)
+        del reader
+        # In cycles of references their megabytes would wait until the garbage collector has counted enough objects.
+        assert freed() is None
+        assert sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()) <= 1
+    finally:
+        gc.enable()
