@@ -113,7 +113,7 @@ def test_without_arguments_the_help_is_printed(run):
         (["train-head", "--head", "detr", "--set", "train.epoks=3"], "[train] has no key 'epoks'"),
         (["train-head", "--set", "num_proposal=3"], "Did you mean 'num_proposals'?"),
         (["train-head", "--config", "absent.toml"], "absent.toml: no such settings file"),
-        (["train-head", "--store", "nowhere"], "the store nowhere does not exist"),
+        (["train-head", "--store", "nowhere"], "nowhere does not exist"),
         (["evaluate"], "runs: no run found; train one with `python cli.py train-head --head=detr`"),
         (["evaluate", "--run", "data"], "data is no run folder: it has no run.json"),
         (["evaluate", "--predictions", "p.json", "--split", "vall"], "no video has the split 'vall', expected one of: train, val, all. Did you mean 'val'?"),
@@ -129,8 +129,8 @@ def test_without_arguments_the_help_is_printed(run):
         (["convert", "absent", "out.json", "--from", "grocery"], "absent"),
         (["check-videos", "--dataset", "absent.json"], "dataset file absent.json does not exist"),
         (["synthesize", "out", "--videos", "0"], "expected at least 1 video"),
-        (["store", "info"], "the store features does not exist"),
-        (["store", "show", "a", "nowhere"], "the store nowhere does not exist"),
+        (["store", "info"], "features does not exist"),
+        (["store", "show", "a", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(workspace, run, arguments, message):

@@ -141,7 +141,9 @@ def test_no_child_survives_its_parent_wherever_it_was_started(tmp_path):
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / "__init__.py").write_text("raise SystemExit('wrong package')")
     script = textwrap.dedent("""
-        import sys
+        import signal, sys
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from features.decode_worker import DecodeWorker, Prepare
         list(DecodeWorker(deadline_s=60).stream(sys.argv[1], Prepare("stretch", 64, 64, 8)))
     """)
