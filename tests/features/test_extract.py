@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from features import extract_video
+from features import claims, extract_video, shards
 from features.clips import ClipRule, plan_clips
 from features.decode import open_video
 from features.decode_worker import DecodeWorker
@@ -317,9 +317,7 @@ def test_ctrl_c_leaves_no_trace_but_a_line_in_the_ledger(clip, tmp_path, tiny):
 
 
 def test_a_disk_that_refuses_stops_the_job(clip, tmp_path, tiny, monkeypatch):
-    from features import shards
-
-    def full(*args):
+    def full(*args, **options):
         raise OSError(28, "No space left on device")
 
     data = dataset_of({"a": clip("a.mp4", num_frames=40), "b": clip("b.mp4", num_frames=4)})
@@ -330,6 +328,18 @@ def test_a_disk_that_refuses_stops_the_job(clip, tmp_path, tiny, monkeypatch):
     assert "\n" not in str(caught.value)
     assert ledger_of(tmp_path / "store") == [("a", "failed")]
     assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a", "b"]
+
+
+def test_a_read_only_store_stops_the_job_with_one_line(clip, tmp_path, tiny, monkeypatch):
+    def read_only(*args, **options):
+        raise OSError(30, "Read-only file system")
+
+    data = dataset_of({"a": clip("a.mp4", num_frames=4)})
+    extract_dataset(dataset_of({}), tmp_path / "store", tiny, RECIPE)
+    monkeypatch.setattr(claims, "create_exclusively", read_only)
+    with pytest.raises(StoreError, match="cannot write to .*: Read-only file system; the store is read-only") as caught:
+        extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    assert "\n" not in str(caught.value)
 
 
 def test_progress_tells_every_clip_and_every_outcome(clip, tmp_path, tiny):
