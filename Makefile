@@ -59,6 +59,7 @@ demo: $(INSTALLED) $(DEMO_DATA)
 	cd '$(DEMO)' && $(CLI) extract
 	cd '$(DEMO)' && $(CLI) train-head --head=$(DEMO_HEAD) --seed $(DEMO_SEED) $(if $(DEMO_EPOCHS),--epochs $(DEMO_EPOCHS))
 	cd '$(DEMO)' && $(CLI) evaluate --split test --out report
+	@echo 'the report of the demo: $(DEMO)/report/report.html'
 
 $(DEMO_DATA): $(wildcard features/synthetic*.py) | $(INSTALLED)
 	mkdir -p '$(DEMO)/data'
