@@ -11,10 +11,10 @@ from typing import Annotated, Optional
 
 import typer
 
+from features import store_copy_commands
 from features.options import (
     DatasetOption, EncoderOption, JsonOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
 )
-from features.store_commands import app as store_app
 from features.terminal import count_bar, error_console, print_json, print_table, say
 from vjepa_loc.errors import ConfigError, VjepaLocError
 from vjepa_loc.workspace import read_workspace
@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Localise events in time and space from the stored tokens of a frozen video encoder.",
 )
-app.add_typer(store_app, name="store")
+app.add_typer(store_copy_commands.app, name="store")
 
 # Typer's own exceptions for a wrong command line are not public; their base is that of the one that is.
 UsageError = typer.BadParameter.__mro__[1]
