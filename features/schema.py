@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
@@ -19,7 +19,9 @@ LEVELS = ("tokens", "pool1", "pool2", "pool4")
 
 Fit = Literal["stretch", "letterbox", "crop", "aspect"]
 Keep = Literal["central", "earliest"]
+Level = Literal["tokens", "pool1", "pool2", "pool4"]
 NumberFormat = Literal["int8", "float16"]
+Compression = Literal["none", "zstd"]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
@@ -35,6 +37,9 @@ class Record(BaseModel):
     """A frozen value that refuses unknown keys and says in one line what is wrong with the others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Fields that came after the first stores were written: left out of the JSON while they have their defaults, so that
+    # what is written without them keeps its bytes, and other readers of the format meet no key they do not know.
+    LATER_FIELDS: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, **values: Any):
         try:
@@ -49,7 +54,8 @@ class Record(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types only; `from_dict` is the inverse."""
-        return self.model_dump(mode="json")
+        unused = {name for name in self.LATER_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=unused)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -164,11 +170,16 @@ def _check_input(input_hw: tuple[int, int], patch_px: int) -> None:
 
 
 class Storage(Record):
-    """How tokens lie on disk: number format, steps per shard file, and which levels are kept."""
+    """How tokens lie on disk: number format, steps per shard file, which levels are kept, and whether every step of
+    them is compressed.
+    """
+
+    LATER_FIELDS: ClassVar[frozenset[str]] = frozenset({"compression"})
 
     number_format: NumberFormat = "int8"
     shard_steps: PositiveInt = 512
-    levels: tuple[Literal["tokens", "pool1", "pool2", "pool4"], ...] = LEVELS
+    levels: tuple[Level, ...] = LEVELS
+    compression: Compression = "none"
 
     @model_validator(mode="after")
     def _check_levels(self) -> Self:
@@ -215,7 +226,13 @@ class VideoMeta(Record):
     `width` and `height` are displayed pixels (after `rotation`, degrees). `grid` is (H, W) cells. `space_grid` is
     `SpaceGrid.to_dict()`. `fps` is a `Fraction`; with `fps_nominal` it was assumed, with `times_made_up` the
     presentation times were computed from it. `versions` maps libraries to versions.
+
+    What a conversion did to the values stands here too: `earlier_formats` are the number formats that the tokens went
+    through before the present one, oldest first, each of which rounded them; `pools_of_stored_tokens` are the levels
+    that were computed from stored tokens, not from the encoder's.
     """
+
+    LATER_FIELDS: ClassVar[frozenset[str]] = frozenset({"earlier_formats", "pools_of_stored_tokens"})
 
     id: str = Field(min_length=1)
     source: Source
@@ -235,6 +252,8 @@ class VideoMeta(Record):
     damage: Damage | None = None
     weights: str = ""
     revision: str | None = None
+    earlier_formats: tuple[NumberFormat, ...] = ()
+    pools_of_stored_tokens: tuple[Level, ...] = ()
 
     @property
     def damaged(self) -> bool:
