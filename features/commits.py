@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.durable import crc32c_hex, create_exclusively, replace_file, storage_errors
+from features.checksum import crc32c_hex
+from features.durable import create_exclusively, replace_file, storage_errors
 from features.schema import Storage
 from vjepa_loc.errors import CorruptStoreError, StoreError, VjepaLocError
 

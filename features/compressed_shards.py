@@ -8,14 +8,15 @@ and every read decompresses.
 import os
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 from numcodecs import zstd
 
+from features.checksum import CRC_RESIDUE, crc32c, with_crc32c
 from features.commits import FileStamp
 from features.durable import write_all
-from features.shards import CRC_RESIDUE, NO_CHUNK, with_crc32c
-from features.step_array import ArrayFiles, Verify, has_hole
+from features.shards import NO_CHUNK
+from features.mapped_files import MappedFile
+from features.step_array import ArrayFiles, Part, Verify, has_hole
 from features.zarr_layout import CRC_BYTES, INDEX_ENTRY_BYTES, ZSTD_LEVEL, ArraySpec
 
 
@@ -69,9 +70,9 @@ class CompressedShardWriter:
     def _write(self, steps: np.ndarray) -> None:
         chunks = [with_crc32c(zstd.compress(step, ZSTD_LEVEL)) for step in steps]
         for chunk in chunks:
-            self._chunks_crc = google_crc32c.extend(self._chunks_crc, chunk[-CRC_BYTES:])
+            self._chunks_crc = crc32c(chunk[-CRC_BYTES:], self._chunks_crc)
         data = b"".join(chunks)
-        self._crc = google_crc32c.extend(self._crc, data)
+        self._crc = crc32c(data, self._crc)
         write_all(self._fd, data)
         self._lengths += [len(chunk) for chunk in chunks]
 
@@ -86,7 +87,7 @@ class CompressedShardWriter:
         os.close(self._fd)
         self._fd = None
         size = int(lengths.sum()) + len(raw)
-        stamp = FileStamp(size, f"{google_crc32c.extend(self._crc, raw):08x}", f"{self._chunks_crc:08x}")
+        stamp = FileStamp(size, f"{crc32c(raw, self._crc):08x}", f"{self._chunks_crc:08x}")
         self._stamps[self._spec.shard_name(self._shard)] = stamp
         self._shard += 1
 
@@ -99,12 +100,22 @@ class CompressedArray:
         self._files = files
         self._verify = verify
         self._seen_T = np.zeros(spec.shape[0], bool)
-        self._indexes: dict[int, tuple[tuple[int, int, int], np.ndarray]] = {}
+        self._mapped: dict[int, MappedFile] = {}
 
-    def read(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Copies steps start..stop into `out` (stop - start, ...), C-contiguous and of the array's dtype."""
+    def read(self, start: int, stop: int, out: np.ndarray, part: Part | None = None) -> None:
+        """Decompresses steps start..stop into `out` (stop - start, ...) of the array's dtype; `part` are the cells to copy."""
         for step in range(start, stop):
-            out[step - start] = self._step(step)
+            values = self._step(step)
+            out[step - start] = values if part is None else values[part]
+
+    def will_read(self, start: int, stop: int) -> None:
+        """Asks the system to fetch these steps from the disk now; returns at once."""
+        shard_steps = self.spec.shard_steps
+        for shard in range(start // shard_steps, -(-stop // shard_steps)):
+            mapped, _, index = self._shard(shard)
+            wanted = index[max(start - shard * shard_steps, 0) : stop - shard * shard_steps]
+            if len(wanted):
+                mapped.will_read(int(wanted[:, 0].min()), int(wanted.sum(1).max()))
 
     def checksums(self, shard: int) -> bytes:
         """The stored checksums of a shard's chunks, in the order of the chunks."""
@@ -115,7 +126,7 @@ class CompressedArray:
         shard, number = divmod(step, self.spec.shard_steps)
         chunk = self._chunk(shard, number)
         is_new = not self._seen_T[step]
-        if (self._verify == "always" or (is_new and self._verify == "first")) and google_crc32c.value(chunk) != CRC_RESIDUE:
+        if (self._verify == "always" or (is_new and self._verify == "first")) and crc32c(chunk) != CRC_RESIDUE:
             raise self._error(shard, f"the chunk of step {step} fails its crc32c")
         try:
             raw = zstd.decompress(chunk[:-CRC_BYTES])
@@ -131,19 +142,35 @@ class CompressedArray:
 
     def _chunk(self, shard: int, number: int) -> np.ndarray:
         """The compressed bytes of a chunk and their checksum."""
-        data, identity = self._files.map(self.spec.shard_name(shard))
-        known = self._indexes.get(shard)
-        if known is None or known[0] != identity:
-            self._seen_T[shard * self.spec.shard_steps : (shard + 1) * self.spec.shard_steps] = False
-            known = self._indexes[shard] = identity, self._index(shard, data)
-        offset, length = known[1][number]
+        _, data, index = self._shard(shard)
+        offset, length = index[number]
         return data[offset : offset + length]
+
+    def _shard(self, shard: int) -> tuple[MappedFile, np.ndarray, np.ndarray]:
+        """A shard's file, its bytes, and its index."""
+        name, before = self.spec.shard_name(shard), self._mapped.get(shard)
+        if before is not None:
+            view = before.view
+            if view is not None:
+                self._files.check_whole(name, before)
+                before.used = True
+                return before, *view
+        mapped = self._files.map(name)
+        data = mapped.data
+        if data is None:
+            # The pool is smaller than the number of threads that read.
+            return self._shard(shard)
+        if before is not None and before.identity != mapped.identity:
+            self._seen_T[shard * self.spec.shard_steps : (shard + 1) * self.spec.shard_steps] = False
+        mapped.view = data, self._index(shard, data)
+        self._mapped[shard] = mapped
+        return mapped, *mapped.view
 
     def _index(self, shard: int, data: np.ndarray) -> np.ndarray:
         """(chunks, 2) int64 offsets and lengths. Raises where a chunk is missing or lies outside the file."""
         spec = self.spec
         raw = data[-spec.index_size :].tobytes()
-        if len(raw) < spec.index_size or google_crc32c.value(raw) != CRC_RESIDUE:
+        if len(raw) < spec.index_size or crc32c(raw) != CRC_RESIDUE:
             raise self._error(shard, "the index fails its crc32c")
         index = np.frombuffer(raw, "<u8", count=spec.shard_steps * INDEX_ENTRY_BYTES // 8).reshape(-1, 2)
         index = index[: spec.chunks_in_shard(shard)]

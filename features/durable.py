@@ -12,17 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import google_crc32c
-
 from vjepa_loc.errors import StoreError, VjepaLocError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-def crc32c_hex(data: bytes) -> str:
-    """crc32c (Castagnoli) of `data` as 8 hex digits."""
-    return f"{google_crc32c.value(data):08x}"
 
 
 def readable_size(num_bytes: int) -> str:

@@ -6,24 +6,21 @@ Nothing is read back or moved, memory does not grow with the video, and a shard 
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import google_crc32c
 import numpy as np
 
+from features.checksum import CRC_BYTES, CRC_RESIDUE, crc32c, joined_crc32c, with_crc32c
 from features.commits import FileStamp
 from features.durable import write_all
-from features.zarr_layout import CRC_BYTES, ArraySpec
+from features.zarr_layout import ArraySpec
 
-# The crc32c of any data that are followed by their own crc32c.
-CRC_RESIDUE = 0x48674BC7
+if TYPE_CHECKING:
+    from features.compressed_shards import CompressedShardWriter
+
 NO_CHUNK = np.iinfo(np.uint64).max
 # Linux takes at most 1024 buffers per call: a chunk and its checksum are two.
 _CHUNKS_PER_CALL = 512
-
-
-def with_crc32c(data: bytes) -> bytes:
-    """`data` followed by its crc32c, little-endian: the Zarr codec `crc32c`."""
-    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
 
 
 def shard_index(num_chunks: int, chunk_bytes: int, shard_steps: int) -> bytes:
@@ -85,10 +82,11 @@ class ShardWriter:
     def _write(self, chunks: np.ndarray) -> None:
         buffers = []
         for chunk in chunks:
-            checksum = google_crc32c.value(chunk).to_bytes(CRC_BYTES, "little")
+            checksum = crc32c(chunk).to_bytes(CRC_BYTES, "little")
             buffers += [memoryview(chunk), checksum]
-            self._crc = google_crc32c.extend(google_crc32c.extend(self._crc, chunk), checksum)
-            self._chunks_crc = google_crc32c.extend(self._chunks_crc, checksum)
+            self._chunks_crc = crc32c(checksum, self._chunks_crc)
+            # What the file's own crc32c becomes is known without a second pass over the data.
+            self._crc = joined_crc32c(self._crc, CRC_RESIDUE, len(chunk) + CRC_BYTES)
         size = len(chunks) * (chunks.shape[1] + CRC_BYTES)
         written = os.writev(self._fd, buffers)
         if written < size:
@@ -105,7 +103,16 @@ class ShardWriter:
             os.fsync(self._fd)
         os.close(self._fd)
         self._fd = None
-        crc = google_crc32c.extend(self._crc, index)
+        crc = crc32c(index, self._crc)
         stamp = FileStamp(self._size + len(index), f"{crc:08x}", f"{self._chunks_crc:08x}")
         self._stamps[spec.shard_name(self._shard)] = stamp
         self._shard += 1
+
+
+def shard_writer(folder: Path, spec: ArraySpec) -> "ShardWriter | CompressedShardWriter":
+    """The writer of one step array, compressed where its spec says so."""
+    if spec.compression == "none":
+        return ShardWriter(folder, spec)
+    from features.compressed_shards import CompressedShardWriter
+
+    return CompressedShardWriter(folder, spec)

@@ -12,14 +12,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from features.checksum import CRC_BYTES, crc32c_hex, with_crc32c
 from features.claims import Owner
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary, key_of
 from features.durable import (
-    crc32c_hex, replace_file, storage_errors, sync_folder, sync_tree, write_new,
+    replace_file, storage_errors, sync_folder, sync_tree, write_new,
 )
 from features.schema import Storage, VideoMeta, canonical_json
-from features.shards import with_crc32c
-from features.zarr_layout import CRC_BYTES, group_metadata, metadata_bytes
+from features.zarr_layout import group_metadata, metadata_bytes
 
 if TYPE_CHECKING:
     from features.store import Store

@@ -2,72 +2,30 @@
 zarr.
 
 A shard whose chunks lie in order is a matrix of (chunk, checksum) rows: reading steps is one strided copy from the page
-cache into the caller's buffer. Files are held open in one bounded pool, so a store of any number of videos can be read.
+cache into the caller's buffer.
 """
 
 import math
-import mmap
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import google_crc32c
 import numpy as np
 
+from features.checksum import CRC_BYTES, CRC_RESIDUE, crc32c, crc32c_hex
 from features.commits import FileStamp
-from features.durable import crc32c_hex
-from features.shards import CRC_RESIDUE, NO_CHUNK, shard_index
-from features.zarr_layout import CRC_BYTES, HOLE_CODE, INDEX_ENTRY_BYTES, ArraySpec
+from features.mapped_files import FILES, MappedFile
+from features.shards import NO_CHUNK, shard_index
+from features.zarr_layout import HOLE_CODE, INDEX_ENTRY_BYTES, ArraySpec
 from vjepa_loc.errors import CorruptStoreError
 
 Verify = Literal["first", "always", "never"]
-# Each mapping holds a file descriptor, of which a process usually has 1024.
-MAX_OPEN_FILES = 256
+Part = tuple[slice, slice]
+"""Rows and columns of the grid."""
 
-
-class MappedFile(NamedTuple):
-    """A file's bytes as read-only uint8, and what tells it from the file as it was before: inode, size, mtime."""
-
-    data: np.ndarray
-    identity: tuple[int, int, int]
-
-
-class MappedFiles:
-    """The most recently used mappings of files; one that is dropped lives on in the arrays that still look into it."""
-
-    def __init__(self, max_files: int = MAX_OPEN_FILES):
-        self._max_files = max_files
-        self._files: OrderedDict[str, MappedFile] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, path: str) -> MappedFile:
-        """Raises `OSError`; `ValueError` for an empty file. Asks the file system each time: to touch a mapping of a
-        file that was cut meanwhile would kill the process.
-        """
-        identity = _identity(os.stat(path))
-        with self._lock:
-            mapped = self._files.get(path)
-            if mapped is not None and mapped.identity == identity:
-                self._files.move_to_end(path)
-                return mapped
-        with open(path, "rb") as file:
-            identity = _identity(os.fstat(file.fileno()))
-            mapped = MappedFile(np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8), identity)
-        with self._lock:
-            self._files[path] = mapped
-            while len(self._files) > self._max_files:
-                self._files.popitem(last=False)
-        return mapped
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-_FILES = MappedFiles()
+# From this size on the copy's target does not stay in the cache. memmove, which numpy takes for equal types, is then slower
+# than its loop over vectors for types that differ: 25 against 19 us per step of 262,144 bytes; below it is the faster one.
+_STREAM_BYTES = 1 << 24
 
 
 def has_hole(values: np.ndarray) -> bool:
@@ -88,8 +46,6 @@ class ArrayFiles:
         self.folder = folder
         self._video_id = video_id
         self._stamps = stamps
-        # Joining paths takes longer than reading a step.
-        self._mappable: dict[str, tuple[str, int]] = {}
 
     def error(self, file: Path | str, what: str) -> CorruptStoreError:
         return CorruptStoreError(
@@ -105,17 +61,20 @@ class ArrayFiles:
             raise self.error(self.folder / file, "a file that the commit does not name") from None
 
     def map(self, file: str) -> MappedFile:
-        """A file below the array's folder, its size checked against the commit."""
-        if file not in self._mappable:
-            self._mappable[file] = str(self.folder / file), self.stamp(file).size
-        path, size = self._mappable[file]
+        """A file below the array's folder, opened now, its size checked against the commit."""
+        path, size = self.folder / file, self.stamp(file).size
         try:
-            mapped = _FILES.get(path)
+            mapped = FILES.open(str(path))
         except (OSError, ValueError) as error:
             raise self.error(path, f"unreadable file ({getattr(error, 'strerror', None) or error})") from None
-        if len(mapped.data) != size:
-            raise self.error(path, f"expected {size} bytes, got {len(mapped.data)}")
+        if mapped.size != size:
+            raise self.error(path, f"expected {size} bytes, got {mapped.size}")
         return mapped
+
+    def check_whole(self, file: str, mapped: MappedFile) -> None:
+        """Raises for a file that was cut while it was open."""
+        if not mapped.is_whole():
+            raise self.error(self.folder / file, f"expected {mapped.size} bytes, got fewer: it was cut while it was open,")
 
     def read_bytes(self, file: str) -> bytes:
         """As `map`, for a small file that is needed whole."""
@@ -129,6 +88,15 @@ class ArrayFiles:
         return data
 
 
+class _ShardView(NamedTuple):
+    """A mapped shard: `chunks` are its chunks with their checksums as bytes, a matrix where they lie in order, otherwise a
+    list; in order, `steps_nX` are the same as steps of the array (n, ...).
+    """
+
+    chunks: np.ndarray | list[np.ndarray]
+    steps_nX: np.ndarray | None
+
+
 class ShardedArray:
     """Steps of an array whose shards are uncompressed. `verify`: check each chunk's crc32c on its first, every or no
     read.
@@ -139,68 +107,126 @@ class ShardedArray:
         self._files = files
         self._verify = verify
         self._dtype = np.dtype(spec.dtype)
+        self._shard_steps = spec.shard_steps
         self._chunk_bytes = spec.chunk_bytes
-        self._stored_bytes = spec.chunk_bytes + CRC_BYTES
         self._shard_names = [spec.shard_name(shard) for shard in range(spec.num_shards)]
-        self._seen_T = np.zeros(spec.shape[0], bool)
-        self._shards: dict[int, tuple[tuple[int, int, int], np.ndarray | None]] = {}
+        # 1 for a step that was checked; of all containers bytearray is the quickest to search.
+        self._checked_T = bytearray(spec.shape[0])
+        self._mapped: list[MappedFile | None] = [None] * spec.num_shards
 
-    def read(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Copies steps start..stop into `out` (stop - start, ...), C-contiguous and of the array's dtype."""
-        shard_steps = self.spec.shard_steps
-        out_rows = out.reshape(stop - start, self._chunk_bytes // self._dtype.itemsize).view(np.uint8)
+    def read(self, start: int, stop: int, out: np.ndarray, part: Part | None = None) -> None:
+        """Copies steps start..stop into `out` (stop - start, ...) of the array's dtype; `part` are the cells to copy."""
+        shard_steps = self._shard_steps
+        shard = start // shard_steps
+        if stop <= (shard + 1) * shard_steps:
+            self._read_shard(shard, start - shard * shard_steps, stop - shard * shard_steps, out, part, out.nbytes)
+            return
         step = start
         while step < stop:
             shard, first = divmod(step, shard_steps)
             count = min(stop - step, shard_steps - first)
-            self._read_shard(shard, first, out_rows[step - start : step - start + count])
+            self._read_shard(shard, first, first + count, out[step - start : step - start + count], part, out.nbytes)
             step += count
+
+    def will_read(self, start: int, stop: int) -> None:
+        """Asks the system to fetch these steps from the disk now; returns at once."""
+        stored = self._chunk_bytes + CRC_BYTES
+        for shard in range(start // self._shard_steps, -(-stop // self._shard_steps)):
+            mapped, view = self._view(shard)
+            before = shard * self._shard_steps
+            first, last = max(start - before, 0), min(stop - before, len(view.chunks))
+            if view.steps_nX is not None:
+                mapped.will_read(first * stored, last * stored)
 
     def checksums(self, shard: int) -> bytes:
         """The stored checksums of a shard's chunks, in the order of the chunks."""
-        chunks = self._chunks(shard, 0, self.spec.chunks_in_shard(shard))
-        return b"".join(chunk[-CRC_BYTES:].tobytes() for chunk in chunks)
+        _, view = self._view(shard)
+        return b"".join(chunk[-CRC_BYTES:].tobytes() for chunk in view.chunks)
 
-    def _read_shard(self, shard: int, first: int, out_rows: np.ndarray) -> None:
-        stop = first + len(out_rows)
-        chunks = self._chunks(shard, first, stop)
-        before = shard * self.spec.shard_steps
-        seen = self._seen_T[before + first : before + stop]
-        if self._verify == "always" or not seen.all():
-            self._check(shard, first, chunks, seen)
-        if isinstance(chunks, np.ndarray):
-            np.copyto(out_rows, chunks[:, : self._chunk_bytes])
+    def _read_shard(self, shard: int, first: int, stop: int, out: np.ndarray, part: Part | None, total_bytes: int) -> None:
+        _, view = self._view(shard)
+        before = shard * self._shard_steps
+        steps_nX = view.steps_nX
+        if steps_nX is None or self._verify == "always" or self._checked_T.find(0, before + first, before + stop) >= 0:
+            self._read_checked(shard, first, stop, out, part, view, total_bytes)
+            return
+        steps_nX = steps_nX[first:stop]
+        if part is not None:
+            steps_nX = steps_nX[:, part[0], part[1]]
+        if total_bytes < _STREAM_BYTES:
+            np.copyto(out, steps_nX)
         else:
-            for row, chunk in zip(out_rows, chunks, strict=True):
-                row[:] = chunk[: self._chunk_bytes]
+            _stream(out, steps_nX)
 
-    def _chunks(self, shard: int, first: int, stop: int) -> np.ndarray | list[np.ndarray]:
-        """Rows of a chunk and its checksum: a matrix where they lie in order, a list where the index has to be
-        followed.
-        """
-        stored = self._stored_bytes
-        data, identity = self._files.map(self._shard_names[shard])
-        known = self._shards.get(shard)
-        if known is None or known[0] != identity:
-            self._seen_T[shard * self.spec.shard_steps : (shard + 1) * self.spec.shard_steps] = False
-            known = self._shards[shard] = identity, self._irregular_offsets(shard, data)
-        if known[1] is None:
-            return data[first * stored : stop * stored].reshape(stop - first, stored)
-        return [data[offset : offset + stored] for offset in known[1][first:stop]]
+    def _read_checked(
+        self, shard: int, first: int, stop: int, out: np.ndarray, part: Part | None, view: _ShardView, total_bytes: int
+    ) -> None:
+        """One step after the other: copied, and then checked in the copy, which the cache still holds."""
+        copy = np.copyto if total_bytes < _STREAM_BYTES else _stream
+        checked_T, before = self._checked_T, shard * self._shard_steps
+        # What is checked has to be the whole chunk, in one piece.
+        in_copy = part is None and out.flags.c_contiguous
+        for i in range(first, stop):
+            chunk = view.chunks[i]
+            step_X = self._step(chunk) if view.steps_nX is None else view.steps_nX[i]
+            copied = out[i - first]
+            copy(copied, step_X if part is None else step_X[part])
+            if self._verify == "always" or (self._verify == "first" and not checked_T[before + i]):
+                if in_copy:
+                    whole = crc32c(copied) == int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little")
+                else:
+                    whole = crc32c(chunk) == CRC_RESIDUE
+                if not whole:
+                    raise self._step_error(shard, i, "the chunk of step {step} fails its crc32c")
+            if not checked_T[before + i]:
+                if has_hole(copied if in_copy else step_X):
+                    raise self._step_error(shard, i, "step {step} holds a fill value (a hole)")
+                checked_T[before + i] = 1
 
-    def _check(self, shard: int, first: int, chunks: Any, seen: np.ndarray) -> None:
-        for i, (chunk, is_seen) in enumerate(zip(chunks, seen.tolist(), strict=True)):
-            if is_seen and self._verify != "always":
-                continue
-            if self._verify != "never" and google_crc32c.value(chunk) != CRC_RESIDUE:
-                raise self._step_error(shard, first + i, "the chunk of step {step} fails its crc32c")
-            if not is_seen and has_hole(chunk[:-CRC_BYTES].view(self._dtype)):
-                raise self._step_error(shard, first + i, "step {step} holds a fill value (a hole)")
-        seen[:] = True
+    def _view(self, shard: int) -> tuple[MappedFile, _ShardView]:
+        mapped = self._mapped[shard]
+        if mapped is not None:
+            view = mapped.view
+            if view is not None:
+                if not mapped.is_whole():
+                    self._files.check_whole(self._shard_names[shard], mapped)
+                mapped.used = True
+                return mapped, view
+        return self._map(shard)
+
+    def _map(self, shard: int) -> tuple[MappedFile, _ShardView]:
+        before = self._mapped[shard]
+        mapped = self._files.map(self._shard_names[shard])
+        data = mapped.data
+        if data is None:
+            # The pool is smaller than the number of threads that read.
+            return self._map(shard)
+        if before is not None and before.identity != mapped.identity:
+            first = shard * self._shard_steps
+            num_chunks = self.spec.chunks_in_shard(shard)
+            self._checked_T[first : first + num_chunks] = bytes(num_chunks)
+        view = self._viewed(shard, data)
+        mapped.view = view
+        self._mapped[shard] = mapped
+        return mapped, view
+
+    def _viewed(self, shard: int, data: np.ndarray) -> _ShardView:
+        num_chunks, stored = self.spec.chunks_in_shard(shard), self._chunk_bytes + CRC_BYTES
+        offsets = self._irregular_offsets(shard, data)
+        if offsets is not None:
+            return _ShardView([data[offset : offset + stored] for offset in offsets], None)
+        chunks = data[: num_chunks * stored].reshape(num_chunks, stored)
+        step_X = self._step(chunks[0])
+        steps_nX = np.ndarray((num_chunks, *step_X.shape), self._dtype, data, strides=(stored, *step_X.strides))
+        return _ShardView(chunks, steps_nX)
+
+    def _step(self, chunk: np.ndarray) -> np.ndarray:
+        """The values of a chunk that is followed by its checksum."""
+        return chunk[:-CRC_BYTES].view(self._dtype).reshape(self.spec.shape[1:])
 
     def _step_error(self, shard: int, chunk: int, what: str) -> CorruptStoreError:
         where = self._files.folder / self._shard_names[shard]
-        return self._files.error(where, what.format(step=shard * self.spec.shard_steps + chunk))
+        return self._files.error(where, what.format(step=shard * self._shard_steps + chunk))
 
     def _irregular_offsets(self, shard: int, data: np.ndarray) -> np.ndarray | None:
         """None where the chunks lie in order; otherwise each chunk's offset. Raises where one is missing."""
@@ -210,16 +236,22 @@ class ShardedArray:
         raw = data[-len(expected):].tobytes()
         if raw == expected and len(data) >= spec.shard_size(shard):
             return None
-        if len(raw) < len(expected) or google_crc32c.value(raw) != CRC_RESIDUE:
+        if len(raw) < len(expected) or crc32c(raw) != CRC_RESIDUE:
             raise self._files.error(where, "the index fails its crc32c")
         index = np.frombuffer(raw, "<u8", count=spec.shard_steps * INDEX_ENTRY_BYTES // 8).reshape(-1, 2)[:num_chunks]
         missing = np.flatnonzero(index[:, 0] == NO_CHUNK)
         if len(missing):
             raise self._files.error(where, f"the chunk of step {shard * spec.shard_steps + missing[0]} is missing")
-        stored = self._stored_bytes
+        stored = self._chunk_bytes + CRC_BYTES
         if len(data) < stored or (index[:, 1] != stored).any() or (index[:, 0] > len(data) - stored).any():
             raise self._files.error(where, "the index points outside the file")
         return index[:, 0].astype(np.int64)
+
+
+def _stream(out: np.ndarray, values: np.ndarray) -> None:
+    """As `np.copyto` for equal types, for targets that do not stay in the cache."""
+    bits = 8 * values.itemsize
+    np.copyto(out.view(f"i{bits // 8}"), values.view(f"u{bits // 8}"), casting="unsafe")
 
 
 class ZarrArray:
@@ -234,12 +266,15 @@ class ZarrArray:
         self._array = self._checked(lambda: zarr.open_array(str(files.folder), mode="r"))
         self.spec = ArraySpec(self._array.shape, str(self._array.dtype), ())
 
-    def read(self, start: int, stop: int, out: np.ndarray) -> None:
+    def read(self, start: int, stop: int, out: np.ndarray, part: Part | None = None) -> None:
         """As `ShardedArray.read`."""
-        values = self._checked(lambda: self._array[start:stop])
+        values = self._checked(lambda: self._array[start:stop] if part is None else self._array[start:stop, part[0], part[1]])
         if values.size and has_hole(np.ascontiguousarray(values)):
             raise self._files.error(self._files.folder, f"steps {start} to {stop - 1} hold a fill value (a hole)")
         out[...] = values
+
+    def will_read(self, start: int, stop: int) -> None:
+        """Does nothing: which bytes zarr will read only zarr knows."""
 
     def _checked(self, read: Callable[[], Any]) -> Any:
         try:
@@ -255,7 +290,7 @@ def read_whole(files: ArrayFiles, spec: ArraySpec) -> np.ndarray:
     if len(data) != spec.shard_size(0):
         expected = f"expected {spec.shard_size(0)} bytes for shape {spec.shape}"
         raise files.error(files.folder / file, f"{expected}, got {len(data)}")
-    if google_crc32c.value(data) != CRC_RESIDUE:
+    if crc32c(data) != CRC_RESIDUE:
         raise files.error(files.folder / file, "the chunk fails its crc32c")
     if crc32c_hex(data[-CRC_BYTES:]) != files.stamp(file).chunks:
         raise files.error(files.folder / file, "a chunk that is whole, but not the one that was committed")

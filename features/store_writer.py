@@ -17,7 +17,7 @@ from features.durable import free_bytes, readable_size, storage_errors
 from features.pyramid import Pyramid
 from features.quantise import channel_statistics, quantise
 from features.schema import Storage, VideoMeta
-from features.shards import ShardWriter
+from features.shards import shard_writer
 from features.staged_video import StagedVideo
 from features.zarr_layout import ArraySpec, array_metadata, group_metadata, metadata_bytes, plain_specs, step_specs
 from vjepa_loc.errors import StoreError
@@ -60,7 +60,7 @@ class VideoWriter:
         self._channel_level: tuple[Tensor, Tensor] | None = None
         self._seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._staged = StagedVideo(store, video_id)
-        self._writers = {name: ShardWriter(self._staged.path / name, spec) for name, spec in self._specs.items()}
+        self._writers = {name: shard_writer(self._staged.path / name, spec) for name, spec in self._specs.items()}
 
     def append(self, tokens_nHWC: Any, frames_n_tubelet: Any, first_seen_n: Any, last_seen_n: Any) -> None:
         """The next n steps: float32 tokens (numpy, or torch on any device), the frames each was made from, and the

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from features.checksum import CRC_BYTES, crc32c_hex
 from features.commits import Commit
-from features.durable import crc32c_hex
+from features.compressed_shards import CompressedArray
 from features.schema import LEVELS, Storage, VideoMeta
-from features.step_array import ArrayFiles, ShardedArray, Verify, ZarrArray, read_whole
-from features.zarr_layout import CRC_BYTES, POOL_SIZES, spec_of
+from features.step_array import ArrayFiles, Part, ShardedArray, Verify, ZarrArray, read_whole
+from features.zarr_layout import POOL_SIZES, ArraySpec, spec_of
 from vjepa_loc.errors import CorruptStoreError, StoreError, UnknownNameError, VjepaLocError, nearest_name
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
 # Steps that are decoded from int8 at a time: enough to copy in one go, few enough to stay in the cache.
 _BLOCK_STEPS = 8
-_RAW_DTYPES = np.dtype(np.float16), np.dtype(np.float32)
-_CODE_DTYPES = (np.dtype(np.int8),)
-_SCALE_DTYPES = (np.dtype(np.float16),)
+_INT8, _FLOAT16 = np.dtype(np.int8), np.dtype(np.float16)
+_RAW_DTYPES = _FLOAT16, np.dtype(np.float32)
+
+StepArray = ShardedArray | CompressedArray | ZarrArray
 
 
 class StoredVideo:
@@ -47,7 +49,8 @@ class StoredVideo:
         self.group_path = self._zarr_path / commit.path
         self._verify = verify
         self._stamps = commit.generation_files
-        self._arrays: dict[str, ShardedArray | ZarrArray] = {}
+        self._arrays: dict[str, StepArray] = {}
+        self._coded: tuple[StepArray, StepArray] | None = None
         self._check_sizes()
         attributes = self._metadata("zarr.json").get("attributes", {})
         try:
@@ -156,46 +159,74 @@ class StoredVideo:
         """(T, h, w, C) of a level."""
         return self._array(level).spec.shape
 
-    def read(self, level: str = "tokens", start: int = 0, stop: int | None = None, out: Any = None) -> Any:
+    def read(
+        self, level: str = "tokens", start: int = 0, stop: int | None = None, out: Any = None, *, part: Part | None = None
+    ) -> Any:
         """Steps start..stop of a level in raw units: (n, h, w, C) float16, or `out` filled and returned.
 
-        `out` is a numpy array or CPU tensor of that shape, float16 or float32. Raises `UnknownNameError` for a level
-        that is not stored, `IndexError` for steps outside the video, `ValueError` for an `out` that does not fit.
+        `out` is a numpy array or CPU tensor of that shape, float16 or float32. `part` is a pair of slices, the rows and
+        columns of the level to read; h and w are then theirs. Raises `UnknownNameError` for a level that is not stored,
+        `IndexError` for steps outside the video, `ValueError` for an `out` that does not fit.
         """
-        if level not in self.levels:
-            known, nearest = ", ".join(self.levels), nearest_name(level, self.levels)
-            raise UnknownNameError(f"video {self.id!r}: expected a level of {known}, got {level!r}.{nearest}")
-        array = self._array(level)
-        start, stop = self._checked_range(start, stop)
-        shape = (stop - start, *array.spec.shape[1:])
-        values = np.empty(shape, np.float16) if out is None else self._checked_out(out, shape, _RAW_DTYPES)
+        array = self._arrays.get(level) or self._level(level)
+        shape = array.spec.shape
+        if stop is None:
+            stop = shape[0]
+        if not 0 <= start <= stop <= shape[0]:
+            raise self._outside(start, stop)
+        shape = (stop - start, *(shape[1:] if part is None else _part_shape(shape, part)))
+        values = np.empty(shape, np.float16) if out is None else out
+        if type(values) is not np.ndarray:
+            values = np.asarray(values)
+        if values.shape != shape or values.dtype not in _RAW_DTYPES:
+            raise _wrong_out(values, shape, _RAW_DTYPES)
         if array.spec.dtype == "int8":
-            self._decode(start, stop, values)
-        elif values.dtype == np.float16 and values.flags.c_contiguous:
-            array.read(start, stop, values)
+            self._decode(start, stop, values, part)
+        elif values.dtype == np.float16:
+            array.read(start, stop, values, part)
         else:
-            self._convert(array, start, stop, values)
+            self._convert(array, start, stop, values, part)
         return values if out is None else out
 
-    def read_codes(self, start: int = 0, stop: int | None = None, out: Any = None) -> tuple[Any, Any]:
+    def read_codes(
+        self, start: int = 0, stop: int | None = None, out: Any = None, *, part: Part | None = None
+    ) -> tuple[Any, Any]:
         """What is stored: (codes_THWC int8, scale_THW float16); `mean` and `std` decode them.
 
-        `out` is a pair of C-contiguous numpy arrays or CPU tensors. Raises as `read`, and `StoreError` where tokens are
-        not int8.
+        `out` is a pair of numpy arrays or CPU tensors, `part` as for `read`. Raises as `read`, and `StoreError` where
+        tokens are not int8.
         """
-        if "tokens" not in self.levels or self.storage.number_format != "int8":
-            stored = f"{', '.join(self.levels)} as {self.storage.number_format}"
-            raise StoreError(f"video {self.id!r} has no int8 codes: it stores {stored}")
-        start, stop = self._checked_range(start, stop)
-        codes, scale = self._array("tokens"), self._array("scale")
-        codes_shape, scale_shape = (stop - start, *codes.spec.shape[1:]), (stop - start, *scale.spec.shape[1:])
+        codes, scale = self._coded or self._open_coded()
+        shape = codes.spec.shape
+        if stop is None:
+            stop = shape[0]
+        if not 0 <= start <= stop <= shape[0]:
+            raise self._outside(start, stop)
+        shape = (stop - start, *(shape[1:] if part is None else _part_shape(shape, part)))
         if out is None:
-            out = np.empty(codes_shape, np.int8), np.empty(scale_shape, np.float16)
-        codes_THWC = self._checked_out(out[0], codes_shape, _CODE_DTYPES, contiguous=True)
-        scale_THW = self._checked_out(out[1], scale_shape, _SCALE_DTYPES, contiguous=True)
-        codes.read(start, stop, codes_THWC)
-        scale.read(start, stop, scale_THW)
-        return out[0], out[1]
+            out = np.empty(shape, np.int8), np.empty(shape[:3], np.float16)
+        codes_THWC, scale_THW = out
+        # As an array already nothing has to be asked: this is called for single steps as well.
+        if type(codes_THWC) is not np.ndarray or type(scale_THW) is not np.ndarray:
+            codes_THWC, scale_THW = np.asarray(codes_THWC), np.asarray(scale_THW)
+        if codes_THWC.shape != shape or codes_THWC.dtype != _INT8:
+            raise _wrong_out(codes_THWC, shape, (_INT8,))
+        if scale_THW.shape != shape[:3] or scale_THW.dtype != _FLOAT16:
+            raise _wrong_out(scale_THW, shape[:3], (_FLOAT16,))
+        codes.read(start, stop, codes_THWC, part)
+        scale.read(start, stop, scale_THW, part)
+        return out
+
+    def will_read(self, level: str, start: int, stop: int) -> None:
+        """Asks the system to fetch steps start..stop of a level from the disk now, so that a read a little later does not
+        wait; returns at once. Raises as `read`.
+        """
+        array = self._arrays.get(level) or self._level(level)
+        if not 0 <= start <= stop <= self.num_steps:
+            raise self._outside(start, stop)
+        array.will_read(start, stop)
+        if array.spec.dtype == "int8":
+            self._array("scale").will_read(start, stop)
 
     def stored_checksums(self, file: str) -> bytes:
         """The checksums of the chunks in one of the video's data files (`tokens/c/0/0/0/0`), in the order of the
@@ -207,7 +238,7 @@ class StoredVideo:
             return self._files(name).read_bytes(chunk)[-CRC_BYTES:]
         return array.checksums(int(chunk.split("/")[1]))
 
-    def _decode(self, start: int, stop: int, values: np.ndarray) -> None:
+    def _decode(self, start: int, stop: int, values: np.ndarray, part: Part | None) -> None:
         import torch
 
         from features.quantise import dequantise
@@ -218,7 +249,7 @@ class StoredVideo:
         scale_THW = np.empty((block, *values.shape[1:3]), np.float16)
         for first in range(start, stop, block):
             count = min(block, stop - first)
-            self.read_codes(first, first + count, (codes_THWC[:count], scale_THW[:count]))
+            self.read_codes(first, first + count, (codes_THWC[:count], scale_THW[:count]), part=part)
             dequantise(
                 torch.from_numpy(codes_THWC[:count]), torch.from_numpy(scale_THW[:count]), mean_C, std_C,
                 torch.from_numpy(values[first - start : first - start + count]),
@@ -230,34 +261,33 @@ class StoredVideo:
 
         return torch.tensor(self.mean), torch.tensor(self.std)
 
-    def _convert(self, array: ShardedArray | ZarrArray, start: int, stop: int, values: np.ndarray) -> None:
+    def _convert(self, array: StepArray, start: int, stop: int, values: np.ndarray, part: Part | None) -> None:
         import torch
 
         stored = np.empty(values.shape, np.float16)
-        array.read(start, stop, stored)
+        array.read(start, stop, stored, part)
         torch.from_numpy(values).copy_(torch.from_numpy(stored))
 
-    def _checked_range(self, start: int, stop: int | None) -> tuple[int, int]:
-        stop = self.num_steps if stop is None else stop
-        if not 0 <= start <= stop <= self.num_steps:
-            raise IndexError(f"video {self.id!r}: expected steps within 0..{self.num_steps}, got {start}..{stop}")
-        return int(start), int(stop)
+    def _outside(self, start: int, stop: int) -> IndexError:
+        return IndexError(f"video {self.id!r}: expected steps within 0..{self.num_steps}, got {start}..{stop}")
 
-    @staticmethod
-    def _checked_out(
-        out: Any, shape: tuple[int, ...], dtypes: tuple[np.dtype, ...], contiguous: bool = False
-    ) -> np.ndarray:
-        values = np.asarray(out)
-        if values.shape != shape or values.dtype not in dtypes or (contiguous and not values.flags.c_contiguous):
-            expected = f"{'C-contiguous ' if contiguous else ''}{shape} {' or '.join(map(str, dtypes))}"
-            raise ValueError(f"out: expected a {expected} array, got {values.shape} {values.dtype}")
-        return values
+    def _level(self, level: str) -> StepArray:
+        if level not in self.levels:
+            known, nearest = ", ".join(self.levels), nearest_name(level, self.levels)
+            raise UnknownNameError(f"video {self.id!r}: expected a level of {known}, got {level!r}.{nearest}")
+        return self._array(level)
 
-    def _array(self, name: str) -> ShardedArray | ZarrArray:
+    def _open_coded(self) -> tuple[StepArray, StepArray]:
+        if "tokens" not in self.levels or self.storage.number_format != "int8":
+            stored = f"{', '.join(self.levels)} as {self.storage.number_format}"
+            raise StoreError(f"video {self.id!r} has no int8 codes: it stores {stored}")
+        self._coded = self._array("tokens"), self._array("scale")
+        return self._coded
+
+    def _array(self, name: str) -> StepArray:
         if name not in self._arrays:
             files, spec = self._files(name), spec_of(self._metadata(f"{name}/zarr.json"))
-            sharded = spec is not None and spec.shard_steps is not None
-            array = ShardedArray(files, spec, self._verify) if sharded else ZarrArray(files)
+            array = _opened(files, spec, self._verify)
             if array.spec.shape[0] != self.num_steps:
                 raise files.error(files.folder / "zarr.json", f"expected {self.num_steps} steps, got shape {array.spec.shape}")
             self._arrays[name] = array
@@ -300,3 +330,21 @@ class StoredVideo:
                     f"video {self.id!r}: {path}: expected {stamp.size} bytes, got {size}; "
                     "`cli.py store verify` lists what is wrong, `cli.py store repair` extracts it again"
                 )
+
+
+def _opened(files: ArrayFiles, spec: ArraySpec | None, verify: Verify) -> StepArray:
+    if spec is None or spec.shard_steps is None:
+        return ZarrArray(files)
+    return ShardedArray(files, spec, verify) if spec.compression == "none" else CompressedArray(files, spec, verify)
+
+
+def _part_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
+    """(h, w, C) of a part of steps (n, H, W, C)."""
+    rows, columns = part
+    return len(range(*rows.indices(shape[1]))), len(range(*columns.indices(shape[2]))), shape[3]
+
+
+def _wrong_out(values: np.ndarray, shape: tuple[int, ...], dtypes: tuple[np.dtype, ...]) -> ValueError:
+    return ValueError(
+        f"out: expected a {shape} {' or '.join(map(str, dtypes))} array, got {values.shape} {values.dtype}"
+    )

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from features.checksum import CRC_BYTES
 from features.schema import Compression, Encoding, Storage
 
 FORMAT_VERSION = 1
 HOLE_CODE = -128
 POOL_SIZES = {"pool1": 1, "pool2": 2, "pool4": 4}
 INDEX_ENTRY_BYTES = 16
-CRC_BYTES = 4
 # Higher levels save another percent of int8 tokens and take several times as long.
 ZSTD_LEVEL = 1
 

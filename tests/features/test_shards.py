@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import zarr
 
+from features import step_array
+from features.checksum import CRC_RESIDUE, crc32c, crc32c_hex, joined_crc32c, with_crc32c
 from features.commits import FileStamp
-from features.durable import crc32c_hex
+from features.mapped_files import MappedFiles
 from features.shards import ShardWriter
-from features.step_array import ArrayFiles, MappedFiles, ShardedArray, ZarrArray, has_hole
+from features.step_array import ArrayFiles, ShardedArray, ZarrArray, has_hole
 from features.zarr_layout import ArraySpec, array_metadata, metadata_bytes, spec_of
 from vjepa_loc.errors import CorruptStoreError
 
@@ -136,19 +138,19 @@ def test_a_changed_bit_is_noticed_when_its_chunk_is_touched(tmp_path, verify, ra
 
 def test_only_always_looks_twice(tmp_path, monkeypatch):
     spec, stamps = written(tmp_path, steps(8))
-    checked, genuine = [], google_crc32c.value
+    checked = []
 
     def counting(data):
-        checked.append(len(data))
-        return genuine(data)
+        checked.append(memoryview(data).nbytes)
+        return crc32c(data)
 
-    monkeypatch.setattr(google_crc32c, "value", counting)
+    monkeypatch.setattr(step_array, "crc32c", counting)
     for verify, expected in (("first", 8), ("always", 12), ("never", 0)):
         array = reader(tmp_path, spec, stamps, verify)
         checked.clear()
         read(array, 0, 8)
         read(array, 2, 6)
-        assert checked.count(spec.chunk_bytes + 4) == expected
+        assert checked.count(spec.chunk_bytes) == expected
 
 
 def test_a_damaged_index_is_named(tmp_path):
@@ -180,14 +182,75 @@ def test_other_metadata_are_left_to_zarr(tmp_path):
     assert np.array_equal(read(ZarrArray(ArrayFiles("v", "x", tmp_path / "x", {})), 2, 11), values[2:11])
 
 
-def test_few_files_stay_open(tmp_path):
+def test_few_files_stay_open_and_closed_ones_are_opened_again(tmp_path, monkeypatch):
     files = MappedFiles(max_files=3)
-    paths = [tmp_path / str(number) for number in range(6)]
-    for number, path in enumerate(paths):
-        path.write_bytes(bytes([number]))
-    views = [files.get(str(path)).data for path in paths]
-    assert len(files._files) == 3
-    assert [view[0] for view in views] == list(range(6))
+    monkeypatch.setattr(step_array, "FILES", files)
+    values = [steps(8, seed=number) for number in range(6)]
+    arrays = [reader(tmp_path / str(number), *written(tmp_path / str(number), values[number])) for number in range(6)]
+    for _ in range(2):
+        for array, expected in zip(arrays, values, strict=True):
+            assert np.array_equal(read(array, 2, 7), expected[2:7])
+            assert len(files) <= 3
+
+
+def test_a_file_in_use_is_not_the_one_that_is_closed(tmp_path):
+    for number in range(5):
+        (tmp_path / str(number)).write_bytes(bytes([number]))
+    files = MappedFiles(max_files=2)
+    busy, idle = (files.open(str(tmp_path / str(number))) for number in range(2))
+    seen = idle.data
+    idle.used = False
+    for number in range(2, 5):
+        busy.used = True
+        files.open(str(tmp_path / str(number))).used = False
+    assert busy.data is not None and idle.data is None and seen[0] == 1
+
+
+def test_a_part_of_the_grid(tmp_path):
+    values = steps(19)
+    spec, stamps = written(tmp_path, values)
+    for verify in ("first", "always", "never"):
+        array = reader(tmp_path, spec, stamps, verify)
+        for part in ((slice(1, 3), slice(0, 1)), (slice(None), slice(None)), (slice(0, 3, 2), slice(1, None))):
+            for _ in range(2):
+                expected = values[3:18, *part]
+                out = np.empty_like(expected)
+                array.read(3, 18, out, part)
+                assert np.array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+def test_large_reads_give_the_same(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(step_array, "_STREAM_BYTES", 1)
+    values = steps(19, dtype)
+    array = reader(tmp_path, *written(tmp_path, values))
+    for _ in range(2):
+        assert np.array_equal(read(array, 1, 18), values[1:18])
+
+
+def test_a_part_is_checked_whole(tmp_path):
+    spec, stamps = written(tmp_path, steps(8))
+    file = tmp_path / "x/c/0/0/0/0"
+    raw = bytearray(file.read_bytes())
+    raw[4 * 34 + 29] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(CorruptStoreError, match="the chunk of step 4 fails its crc32c"):
+        reader(tmp_path, spec, stamps).read(4, 5, np.empty((1, 1, 1, 5), np.int8), (slice(0, 1), slice(0, 1)))
+
+
+def test_asking_ahead_changes_nothing(tmp_path):
+    values = steps(19)
+    array = reader(tmp_path, *written(tmp_path, values))
+    for start, stop in ((0, 19), (7, 9), (18, 19), (3, 3)):
+        array.will_read(start, stop)
+    assert np.array_equal(read(array, 0, 19), values)
+
+
+def test_checksums_are_those_of_an_independent_implementation():
+    data = steps(9).tobytes()
+    assert crc32c(data) == google_crc32c.value(data) and crc32c(data[5:], crc32c(data[:5])) == google_crc32c.value(data)
+    assert joined_crc32c(crc32c(data[:5]), crc32c(data[5:]), len(data) - 5) == google_crc32c.value(data)
+    assert crc32c(with_crc32c(data)) == CRC_RESIDUE
 
 
 @pytest.mark.parametrize(("values", "expected"), [

@@ -257,8 +257,43 @@ def test_reading_says_what_does_not_fit(store):
             video.read("tokens", start, stop)
     with pytest.raises(ValueError, match=r"out: expected a \(2, 6, 6, 24\) float16 or float32 array, got \(3, 6, 6, 24\) float32"):
         video.read("tokens", 0, 2, out=np.empty((3, 6, 6, CHANNELS), np.float32))
-    with pytest.raises(ValueError, match="out: expected a C-contiguous"):
-        video.read_codes(0, 6, (np.empty((6, 6, 6, CHANNELS), np.int8).swapaxes(0, 1), np.empty((6, 6, 6), np.float16)))
+    for codes, scale in ((np.empty((2, 6, 6, 1), np.int8), np.empty((2, 6, 6), np.float16)), (np.empty((2, 6, 6, CHANNELS)), np.empty((2, 6, 6)))):
+        with pytest.raises(ValueError, match=r"out: expected a \(2, 6, 6, 24\) int8 array, got "):
+            video.read_codes(0, 2, (codes, scale))
+
+
+def test_memory_in_any_order_is_filled(store):
+    video = store.video("a")
+    codes, scale = video.read_codes(0, 5)
+    swapped = np.empty((6, 5, 6, CHANNELS), np.int8).swapaxes(0, 1), np.empty((6, 5, 6), np.float16).swapaxes(0, 1)
+    assert video.read_codes(0, 5, swapped) is swapped
+    assert np.array_equal(swapped[0], codes) and np.array_equal(swapped[1], scale)
+    tensors = torch.empty(5, 6, 6, CHANNELS, dtype=torch.int8), torch.empty(5, 6, 6, dtype=torch.float16)
+    video.read_codes(0, 5, tensors)
+    assert np.array_equal(tensors[0], codes) and np.array_equal(tensors[1], scale)
+    values = np.empty((6, 5, 6, CHANNELS), np.float32).swapaxes(0, 1)
+    assert np.array_equal(video.read("tokens", 0, 5, values), video.read("tokens", 0, 5, np.empty((5, 6, 6, CHANNELS), np.float32)))
+
+
+@pytest.mark.parametrize("level", ["tokens", "pool4"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_part_of_the_grid_is_that_part_of_the_whole(store, level, dtype):
+    video = store.video("a")
+    part = slice(1, 3), slice(0, 4, 2)
+    whole = video.read(level, 3, 20, np.empty((17, *video.shape(level)[1:]), dtype))
+    assert np.array_equal(video.read(level, 3, 20, np.empty((17, 2, 2, CHANNELS), dtype), part=part), whole[:, *part])
+    codes, scale = video.read_codes(3, 20, part=part)
+    assert np.array_equal(codes, video.read_codes(3, 20)[0][:, *part]) and np.array_equal(scale, video.read_codes(3, 20)[1][:, *part])
+
+
+def test_asking_ahead_is_checked_like_reading(store):
+    video = store.video("a")
+    for level in video.levels:
+        video.will_read(level, 0, video.num_steps)
+    with pytest.raises(UnknownNameError, match="expected a level"):
+        video.will_read("pool3", 0, 1)
+    with pytest.raises(IndexError, match="expected steps within 0..37, got 30..38"):
+        video.will_read("pool1", 30, 38)
 
 
 def test_a_store_of_another_encoding_is_refused_with_both_values(store):

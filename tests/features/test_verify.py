@@ -1,5 +1,7 @@
 """`verify` finds every changed bit and names its file, and finds what checksums cannot see."""
 
+import errno
+import io
 import json
 import random
 import re
@@ -8,14 +10,16 @@ import numpy as np
 import pytest
 
 from features.commits import CommitFolder, FileStamp
-from features.durable import crc32c_hex
+from features.checksum import crc32c_hex
 from features.schema import Storage
-from features.shards import ShardWriter, with_crc32c
+from features.checksum import with_crc32c
+from features.shards import ShardWriter
 from features.store import open_store
-from features.verify import Problem
+from features import verify_video
+from features.verify import Problem, verify_store
 from features.zarr_layout import spec_of
 from tests.features.store_builder import add_video, simulated_tokens, small_store
-from vjepa_loc.errors import StoreError
+from vjepa_loc.errors import ConfigError, StoreError
 
 NUM_STEPS = 20
 
@@ -32,7 +36,8 @@ def test_a_whole_store_is_green(store):
     report = store.verify()
     assert report.ok and report.num_videos == 2 and report.video_ids == []
     assert report.num_bytes == sum(summary.bytes for summary in store.summaries().values())
-    assert json.loads(json.dumps(report.to_dict())) == {"ok": True, "videos": 2, "bytes": report.num_bytes, "problems": []}
+    expected = {"ok": True, "videos": 2, "checked": 2, "bytes": report.num_bytes, "seed": None, "problems": []}
+    assert json.loads(json.dumps(report.to_dict())) == expected
 
 
 def test_a_float16_store_and_one_without_tokens_are_green(tmp_path):
@@ -76,11 +81,82 @@ def test_a_missing_and_a_stray_file_are_named(store):
     assert found == {"pool2/zarr.json": "unreadable (No such file or directory)", "notes.txt": "a file that the commit does not name"}
 
 
-def test_a_damaged_root_is_one_problem_of_no_video(store):
-    path = store.path / "tokens.zarr/zarr.json"
-    path.write_bytes(path.read_bytes() + b" ")
+@pytest.mark.parametrize("damage", [
+    lambda raw: raw + b" ", lambda raw: b"", lambda raw: raw.replace(b"1", b"2"), lambda raw: bytes([raw[0] ^ 1]) + raw[1:], lambda raw: None,
+], ids=["longer", "empty", "changed", "flipped", "gone"])
+def test_damage_above_the_videos_is_named_and_needs_no_extraction(store, damage):
+    for name in ("zarr.json", "videos/zarr.json", "videos/a/zarr.json"):
+        path = store.path / "tokens.zarr" / name
+        raw = path.read_bytes()
+        path.unlink()
+        if damage(raw) is not None:
+            path.write_bytes(damage(raw))
+        if damage(raw) == raw:
+            continue
+        report = verify_store(store.path)
+        assert {problem.file for problem in report.problems} == {f"tokens.zarr/{name}"} and report.video_ids == [], report
+        path.write_bytes(raw)
+    assert verify_store(store.path).ok
+
+
+def test_what_never_was_a_store_is_no_damage(store, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(StoreError, match="is not a store|does not exist"):
+            verify_store(path)
+
+
+def test_damaged_records_are_named_and_the_other_videos_are_checked(store):
+    record, raw = store.path / "commits/a.json", (store.path / "commits/a.json").read_bytes()
+    # Another video's record under this name is whole, and wrong all the same.
+    for damaged in (raw[:-1], b"", raw.replace(b'"grid"', b'"gird"'), CommitFolder(store.path).file("B").read_bytes()):
+        record.write_bytes(damaged)
+        for report in (store.verify(), store.verify(["a"])):
+            assert [problem.file for problem in report.problems] == ["commits/a.json"]
+        assert store.verify().checked == ("B",)
+
+
+def test_stray_files_are_named_and_other_generations_are_not(store):
+    strays = ["commits/notes.txt", "tokens.zarr/.zgroup", "tokens.zarr/videos/x", "tokens.zarr/videos/a/y"]
+    for name in strays:
+        (store.path / name).touch()
+    add_video(store, "a", simulated_tokens(3), replace=True)
+    assert sorted(problem.file for problem in store.verify().problems) == sorted(strays)
+
+
+def test_a_sample_is_checked_whole_and_of_the_others_the_sizes(store):
+    for number in range(6):
+        add_video(store, f"v{number}", simulated_tokens(3, seed=number))
+    report = verify_store(store.path, sample=2, seed=7)
+    assert report.ok and report.num_videos == 8 and len(report.checked) == 2 and report.seed == 7
+    assert report.checked == verify_store(store.path, sample=2, seed=7).checked
+    assert len({verify_store(store.path, sample=2).checked for _ in range(20)}) > 1, "without a seed another sample each time"
+    assert verify_store(store.path, sample=100).checked == tuple(sorted(store.video_ids()))
+    drawn, left = report.checked[0], next(video_id for video_id in store.video_ids() if video_id not in report.checked)
+    for video_id, cut, is_found in ((drawn, False, True), (left, False, False), (left, True, True)):
+        path = store.path / "tokens.zarr" / store.commit_of(video_id).path / "pool2/c/0/0/0/0"
+        raw = path.read_bytes()
+        path.write_bytes(raw[:-1] if cut else bytes([raw[0] ^ 1]) + raw[1:])
+        found = verify_store(store.path, sample=2, seed=7).video_ids
+        assert found == ([video_id] if is_found else [])
+        path.write_bytes(raw)
+    with pytest.raises(ConfigError, match="from 1 on"):
+        verify_store(store.path, sample=0)
+
+
+def test_a_disk_that_fails_while_it_is_read_is_a_problem_of_that_file(store, monkeypatch):
+    bad = store.path / "tokens.zarr" / store.commit_of("a").path / "tokens/c/1/0/0/0"
+
+    class Failing(io.FileIO):
+        def readinto(self, buffer):
+            raise OSError(errno.EIO, "Input/output error")
+
+    def open_failing(path, *args, **options):
+        return Failing(path) if path == bad else open(path, *args, **options)
+
+    monkeypatch.setattr(verify_video, "open", open_failing, raising=False)
     [problem] = store.verify().problems
-    assert problem.video_id is None and problem.file == "tokens.zarr/zarr.json"
+    assert str(problem) == f"{bad.relative_to(store.path)}: unreadable (Input/output error) (video 'a')"
 
 
 def test_files_that_were_exchanged_are_named(store):

@@ -1,0 +1,84 @@
+"""Memory-mapped files of a store, held open in one bounded pool, so that a store of any number of videos can be read."""
+
+import mmap
+import os
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+# Each mapping holds a file descriptor, of which a process usually has 1024.
+MAX_OPEN_FILES = 256
+
+
+class MappedFile:
+    """One file's bytes, read-only.
+
+    `identity` (inode, size, mtime) tells it from another file of its name. `view` is for whoever reads it: whatever was
+    derived from `data` and has to go with it. The pool may close a file at any time: both are None from then on, and what
+    somebody still looks at lives on until it is let go.
+    """
+
+    __slots__ = ("_mapping", "data", "identity", "size", "used", "view")
+
+    def __init__(self, path: str):
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            self._mapping: mmap.mmap | None = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.size = len(self._mapping)
+        self.identity = status.st_ino, self.size, status.st_mtime_ns
+        self.data: np.ndarray | None = np.frombuffer(self._mapping, np.uint8)
+        self.view: Any = None
+        self.used = True
+
+    def is_whole(self) -> bool:
+        """Whether the file still has the length that it was mapped with: touching what was cut off kills the process."""
+        mapping = self._mapping
+        return mapping is None or mapping.size() == self.size
+
+    def will_read(self, start: int, stop: int) -> None:
+        """Asks the system to fetch these bytes from the disk now; returns at once."""
+        mapping = self._mapping
+        if mapping is not None and hasattr(mapping, "madvise") and start < stop:
+            start -= start % mmap.PAGESIZE
+            mapping.madvise(mmap.MADV_WILLNEED, start, stop - start)
+
+    def close(self) -> None:
+        self.data = self.view = self._mapping = None
+
+
+class MappedFiles:
+    """Opens files and closes those that were not used for longest, roughly: one that was used since it was last looked
+    at gets another turn (the clock algorithm), so that using a file costs no lock.
+    """
+
+    def __init__(self, max_files: int = MAX_OPEN_FILES):
+        self._max_files = max_files
+        self._files: deque[MappedFile] = deque()
+        self._lock = threading.Lock()
+        # A thread that holds the lock does not exist in a forked child.
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def open(self, path: str) -> MappedFile:
+        """Raises `OSError`; `ValueError` for an empty file."""
+        mapped = MappedFile(path)
+        with self._lock:
+            self._files.append(mapped)
+            while len(self._files) > self._max_files:
+                oldest = self._files.popleft()
+                if oldest.used and oldest is not mapped:
+                    oldest.used = False
+                    self._files.append(oldest)
+                else:
+                    oldest.close()
+        return mapped
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+
+FILES = MappedFiles()
