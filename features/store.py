@@ -18,7 +18,8 @@ import numpy as np
 
 from features.claims import CLAIM_LEASE_S, Claim, ClaimFolder, machine_name
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary
-from features.durable import crc32c_hex, create_exclusively, storage_errors, sync_folder
+from features.checksum import crc32c_hex
+from features.durable import create_exclusively, storage_errors, sync_folder
 from features.ledger import Ledger
 from features.manifest import Manifest
 from features.schema import Encoding, Storage, canonical_json
@@ -188,7 +189,7 @@ class Store:
         """Checks every byte of the given videos (all by default); see `features.verify`."""
         from features.verify import verify_store
 
-        return verify_store(self, video_ids)
+        return verify_store(self.path, video_ids)
 
     @cached_property
     def ledger(self) -> Ledger:
