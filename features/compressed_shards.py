@@ -14,8 +14,8 @@ from numcodecs import zstd
 from features.checksum import CRC_RESIDUE, crc32c, with_crc32c
 from features.commits import FileStamp
 from features.durable import write_all
+from features.mapped_files import UNOPENED, MappedFile
 from features.shards import NO_CHUNK
-from features.mapped_files import MappedFile
 from features.step_array import ArrayFiles, Part, Verify, has_hole
 from features.zarr_layout import CRC_BYTES, INDEX_ENTRY_BYTES, ZSTD_LEVEL, ArraySpec
 
@@ -148,23 +148,22 @@ class CompressedArray:
 
     def _shard(self, shard: int) -> tuple[MappedFile, np.ndarray, np.ndarray]:
         """A shard's file, its bytes, and its index."""
-        name, before = self.spec.shard_name(shard), self._mapped.get(shard)
-        if before is not None:
-            view = before.view
-            if view is not None:
-                self._files.check_whole(name, before)
-                before.used = True
-                return before, *view
+        name, before = self.spec.shard_name(shard), self._mapped.get(shard, UNOPENED)
+        view = before.view
+        if view is not None:
+            self._files.check_whole(name, before)
+            before.used = True
+            return before, *view
         mapped = self._files.map(name)
         data = mapped.data
         if data is None:
             # The pool is smaller than the number of threads that read.
             return self._shard(shard)
-        if before is not None and before.identity != mapped.identity:
+        if before.identity != mapped.identity:
             self._seen_T[shard * self.spec.shard_steps : (shard + 1) * self.spec.shard_steps] = False
-        mapped.view = data, self._index(shard, data)
+        view = mapped.view = data, self._index(shard, data)
         self._mapped[shard] = mapped
-        return mapped, *mapped.view
+        return mapped, *view
 
     def _index(self, shard: int, data: np.ndarray) -> np.ndarray:
         """(chunks, 2) int64 offsets and lengths. Raises where a chunk is missing or lies outside the file."""

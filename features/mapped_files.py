@@ -4,7 +4,7 @@ import mmap
 import os
 import threading
 from collections import deque
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,15 +22,21 @@ class MappedFile:
 
     __slots__ = ("_mapping", "data", "identity", "size", "used", "view")
 
-    def __init__(self, path: str):
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            self._mapping: mmap.mmap | None = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.size = len(self._mapping)
-        self.identity = status.st_ino, self.size, status.st_mtime_ns
-        self.data: np.ndarray | None = np.frombuffer(self._mapping, np.uint8)
+    def __init__(self, mapping: mmap.mmap | None, identity: tuple[int, int, int]):
+        self._mapping = mapping
+        self.identity = identity
+        self.size = identity[1]
+        self.data: np.ndarray | None = None if mapping is None else np.frombuffer(mapping, np.uint8)
         self.view: Any = None
         self.used = True
+
+    @classmethod
+    def of(cls, path: str) -> Self:
+        """Raises `OSError`; `ValueError` for an empty file."""
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls(mapping, (status.st_ino, len(mapping), status.st_mtime_ns))
 
     def is_whole(self) -> bool:
         """Whether the file still has the length that it was mapped with: touching what was cut off kills the process."""
@@ -48,6 +54,10 @@ class MappedFile:
         self.data = self.view = self._mapping = None
 
 
+UNOPENED = MappedFile(None, (0, 0, 0))
+"""What stands for a file before it is opened: closed for good."""
+
+
 class MappedFiles:
     """Opens files and closes those that were not used for longest, roughly: one that was used since it was last looked
     at gets another turn (the clock algorithm), so that using a file costs no lock.
@@ -61,8 +71,8 @@ class MappedFiles:
         os.register_at_fork(after_in_child=self._renew_lock)
 
     def open(self, path: str) -> MappedFile:
-        """Raises `OSError`; `ValueError` for an empty file."""
-        mapped = MappedFile(path)
+        """Raises as `MappedFile.of`."""
+        mapped = MappedFile.of(path)
         with self._lock:
             self._files.append(mapped)
             while len(self._files) > self._max_files:

@@ -14,7 +14,7 @@ import numpy as np
 
 from features.checksum import CRC_BYTES, CRC_RESIDUE, crc32c, crc32c_hex
 from features.commits import FileStamp
-from features.mapped_files import FILES, MappedFile
+from features.mapped_files import FILES, UNOPENED, MappedFile
 from features.shards import NO_CHUNK, shard_index
 from features.zarr_layout import HOLE_CODE, INDEX_ENTRY_BYTES, ArraySpec
 from vjepa_loc.errors import CorruptStoreError
@@ -112,15 +112,26 @@ class ShardedArray:
         self._shard_names = [spec.shard_name(shard) for shard in range(spec.num_shards)]
         # 1 for a step that was checked; of all containers bytearray is the quickest to search.
         self._checked_T = bytearray(spec.shape[0])
-        self._mapped: list[MappedFile | None] = [None] * spec.num_shards
+        self._always = verify == "always"
+        self._mapped = [UNOPENED] * spec.num_shards
 
     def read(self, start: int, stop: int, out: np.ndarray, part: Part | None = None) -> None:
         """Copies steps start..stop into `out` (stop - start, ...) of the array's dtype; `part` are the cells to copy."""
         shard_steps = self._shard_steps
         shard = start // shard_steps
-        if stop <= (shard + 1) * shard_steps:
-            self._read_shard(shard, start - shard * shard_steps, stop - shard * shard_steps, out, part, out.nbytes)
-            return
+        before = shard * shard_steps
+        mapped = self._mapped[shard]
+        view = mapped.view
+        # The way of single steps: nothing is asked that need not be, since a copy takes no longer than ten lookups.
+        if view is not None and part is None and stop <= before + shard_steps and self._checked_T.find(0, start, stop) < 0:
+            steps_nX = view.steps_nX
+            if steps_nX is not None and not self._always and mapped.is_whole():
+                mapped.used = True
+                if out.nbytes < _STREAM_BYTES:
+                    np.copyto(out, steps_nX[start - before : stop - before])
+                else:
+                    _stream(out, steps_nX[start - before : stop - before])
+                return
         step = start
         while step < stop:
             shard, first = divmod(step, shard_steps)
@@ -146,17 +157,12 @@ class ShardedArray:
     def _read_shard(self, shard: int, first: int, stop: int, out: np.ndarray, part: Part | None, total_bytes: int) -> None:
         _, view = self._view(shard)
         before = shard * self._shard_steps
-        steps_nX = view.steps_nX
-        if steps_nX is None or self._verify == "always" or self._checked_T.find(0, before + first, before + stop) >= 0:
+        if view.steps_nX is None or self._always or self._checked_T.find(0, before + first, before + stop) >= 0:
             self._read_checked(shard, first, stop, out, part, view, total_bytes)
             return
-        steps_nX = steps_nX[first:stop]
-        if part is not None:
-            steps_nX = steps_nX[:, part[0], part[1]]
-        if total_bytes < _STREAM_BYTES:
-            np.copyto(out, steps_nX)
-        else:
-            _stream(out, steps_nX)
+        steps_nX = view.steps_nX[first:stop] if part is None else view.steps_nX[first:stop, *part]
+        copy = np.copyto if total_bytes < _STREAM_BYTES else _stream
+        copy(out, steps_nX)
 
     def _read_checked(
         self, shard: int, first: int, stop: int, out: np.ndarray, part: Part | None, view: _ShardView, total_bytes: int
@@ -171,7 +177,7 @@ class ShardedArray:
             step_X = self._step(chunk) if view.steps_nX is None else view.steps_nX[i]
             copied = out[i - first]
             copy(copied, step_X if part is None else step_X[part])
-            if self._verify == "always" or (self._verify == "first" and not checked_T[before + i]):
+            if self._always or (self._verify == "first" and not checked_T[before + i]):
                 if in_copy:
                     whole = crc32c(copied) == int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little")
                 else:
@@ -185,23 +191,20 @@ class ShardedArray:
 
     def _view(self, shard: int) -> tuple[MappedFile, _ShardView]:
         mapped = self._mapped[shard]
-        if mapped is not None:
-            view = mapped.view
-            if view is not None:
-                if not mapped.is_whole():
-                    self._files.check_whole(self._shard_names[shard], mapped)
-                mapped.used = True
-                return mapped, view
-        return self._map(shard)
+        view = mapped.view
+        if view is None:
+            return self._map(shard)
+        self._files.check_whole(self._shard_names[shard], mapped)
+        mapped.used = True
+        return mapped, view
 
     def _map(self, shard: int) -> tuple[MappedFile, _ShardView]:
-        before = self._mapped[shard]
         mapped = self._files.map(self._shard_names[shard])
         data = mapped.data
         if data is None:
             # The pool is smaller than the number of threads that read.
             return self._map(shard)
-        if before is not None and before.identity != mapped.identity:
+        if self._mapped[shard].identity != mapped.identity:
             first = shard * self._shard_steps
             num_chunks = self.spec.chunks_in_shard(shard)
             self._checked_T[first : first + num_chunks] = bytes(num_chunks)
