@@ -205,7 +205,8 @@ class Damage(Record):
     messages: tuple[str, ...] = ()
 
 
-def _as_fraction(value: Any) -> Fraction:
+def as_fraction(value: Any) -> Fraction:
+    """A positive frame rate. Raises `ValueError` for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Fraction)):
         raise ValueError("expected a fraction such as '30000/1001'")
     try:
@@ -217,7 +218,7 @@ def _as_fraction(value: Any) -> Fraction:
     return fraction
 
 
-Fps = Annotated[Any, BeforeValidator(_as_fraction), PlainSerializer(str)]
+Fps = Annotated[Any, BeforeValidator(as_fraction), PlainSerializer(str)]
 
 
 class VideoMeta(Record):

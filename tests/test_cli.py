@@ -30,9 +30,10 @@ SURFACE = {
     "store show": ["video_id", "[STORE]", "--json"],
     "store verify": ["[STORE]", "--video", "--json"],
     "store repair": ["--store", "--encoder", "--dataset", "--json", "--set"],
-    "store subset": ["target", "--store", "--level", "--video", "--json"],
+    "store subset": ["target", "--store", "--levels", "--video", "--json"],
+    "store convert": ["target", "--store", "--number-format", "--compression", "--levels", "--shard-steps", "--video", "--json"],
     "store merge": ["target", "sources", "--json"],
-    "store import": ["file", "video_id", "--fps", "--frames-per-step", "--store", "--family", "--width", "--height"],
+    "store import": ["file", "--id", "--fps", "--stride", "--store", "--num-frames", "--family", "--width", "--height", "--json"],
     "store gc": ["[STORE]", "--dry-run", "--json"],
 }
 
@@ -175,7 +176,7 @@ def test_extract_twice_then_the_store_commands(workspace, run):
     assert json.loads(run("store", "show", "a", "--json")[1])["decoder"] == "pyav"
     assert "no video 'c'" in run("store", "show", "c")[2]
     assert json.loads(run("store", "verify", "--json")[1])["ok"] is True
-    assert json.loads(run("store", "subset", "small", "--level", "pool4", "--video", "a", "--json")[1])["copied"] == ["a"]
+    assert json.loads(run("store", "subset", "small", "--levels", "pool4", "--video", "a", "--json")[1])["copied"] == ["a"]
     assert json.loads(run("store", "merge", "merged", "features", "--json")[1])["copied"] == ["a", "b"]
     assert json.loads(run("store", "gc", "--json")[1]) == {"removed": [], "bytes": 0}
 

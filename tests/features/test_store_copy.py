@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from features.schema import Damage, Storage
 from features.store import open_store
 from features.store_copy import merge_stores, subset_store
 from tests.features.store_builder import add_video, read_all, simulated_tokens, small_store
@@ -47,7 +48,7 @@ def test_stores_are_merged(store, tmp_path):
     add_video(other, "a", simulated_tokens(20, seed=7))
     add_video(other, "c", simulated_tokens(20, seed=2))
     before = store.commit_of("a")
-    report = merge_stores(store, [other])
+    report = merge_stores(store.path, [other])
     assert (report.copied, report.present, report.different) == (("c",), ("b",), ("a",))
     assert store.commit_of("a") == before and store.verify().ok
     assert store.commit_of("c").generation_files == other.commit_of("c").generation_files
@@ -55,8 +56,35 @@ def test_stores_are_merged(store, tmp_path):
 
 def test_stores_of_different_encodings_are_not_merged(store, tmp_path):
     other = small_store(tmp_path / "other", overlap=8)
-    with pytest.raises(StoreMismatchError, match="hold different encodings: overlap: 0 != 8"):
-        merge_stores(store, [other])
+    with pytest.raises(StoreMismatchError, match="holds another encoding than the one asked for: overlap: 0 != 8"):
+        merge_stores(store.path, [other])
+    with pytest.raises(StoreMismatchError, match="hold different encodings: overlap: 0 != 8; only stores of one"):
+        merge_stores(store.path.parent / "new", [store, other])
+    assert not (store.path.parent / "new").exists()
+
+
+def test_several_stores_become_a_new_one(store, tmp_path):
+    other = small_store(tmp_path / "other")
+    add_video(other, "c", simulated_tokens(20, seed=2))
+    seen = []
+    report = merge_stores(tmp_path / "new", [store, other], lambda *done: seen.append(done))
+    assert report.copied == ("a", "b", "c") and seen == [(1, 3), (2, 3), (3, 3)]
+    assert open_store(tmp_path / "new").verify().ok
+
+
+def test_a_store_is_not_copied_into_itself(store):
+    for copy in (lambda: merge_stores(store.path, [store]), lambda: subset_store(store, store.path, ["pool1"])):
+        with pytest.raises(ConfigError, match="store is source and target at once; name another store as target"):
+            copy()
+
+
+def test_compressed_and_damaged_videos_keep_what_they_say(tmp_path):
+    store = small_store(tmp_path / "store", Storage(shard_steps=16, compression="zstd"))
+    add_video(store, "a", simulated_tokens(20), damage=Damage(num_errors=2))
+    assert subset_store(store, tmp_path / "small", ["tokens"]).copied == ("a",)
+    small = open_store(tmp_path / "small")
+    assert small.video("a").damaged and small.video("a").storage.compression == "zstd"
+    assert np.array_equal(small.video("a").read(), store.video("a").read())
 
 
 def test_damage_is_not_copied(store, tmp_path):
@@ -66,5 +94,5 @@ def test_damage_is_not_copied(store, tmp_path):
     path.write_bytes(raw)
     other = small_store(tmp_path / "other")
     with pytest.raises(CorruptStoreError, match="pool2/c/0/0/0/0: expected .* bytes with crc32c"):
-        merge_stores(other, [store])
+        merge_stores(other.path, [store])
     assert other.video_ids() == [] and not list((other.path / "staging").iterdir())
