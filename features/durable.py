@@ -16,6 +16,7 @@ from vjepa_loc.errors import StoreError, VjepaLocError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
+ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
 def readable_size(num_bytes: int) -> str:
@@ -53,6 +54,18 @@ def _store_error(error: OSError, doing: str, path: Path, needed_bytes: int | Non
     else:
         message = f"{doing} in {path} failed: {error.strerror or error}"
     translated = StoreError(message)
+    translated.errno = error.errno
+    return translated
+
+
+def unreadable(what: str, path: Path, error: OSError) -> StoreError:
+    """The error (its `errno` kept) of a file that is there and cannot be read: of the disk or the mount, not of the data,
+    which must not be taken for damaged and written again.
+    """
+    translated = StoreError(
+        f"{what}: cannot read {path}: {error.strerror or error}; this is the disk's or the network's answer, not damage: "
+        "see that the store's folder is mounted and readable, and run the command again"
+    )
     translated.errno = error.errno
     return translated
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from features.checksum import CRC_BYTES, CRC_RESIDUE, crc32c, crc32c_hex
 from features.commits import FileStamp
+from features.durable import ABSENT, unreadable
 from features.mapped_files import FILES, UNOPENED, MappedFile
 from features.shards import NO_CHUNK, shard_index
 from features.zarr_layout import HOLE_CODE, INDEX_ENTRY_BYTES, ArraySpec
-from vjepa_loc.errors import CorruptStoreError
+from vjepa_loc.errors import CorruptStoreError, StoreError
 
 Verify = Literal["first", "always", "never"]
 Part = tuple[slice, slice]
@@ -53,6 +54,11 @@ class ArrayFiles:
             "`cli.py store repair` extracts this one again"
         )
 
+    def _unreadable(self, path: Path, error: OSError) -> StoreError:
+        if error.errno in ABSENT:
+            return self.error(path, f"unreadable file ({error.strerror})")
+        return unreadable(f"video {self._video_id!r}", path, error)
+
     def stamp(self, file: str) -> FileStamp:
         """What the commit says about a file below the array's folder."""
         try:
@@ -65,8 +71,10 @@ class ArrayFiles:
         path, size = self.folder / file, self.stamp(file).size
         try:
             mapped = FILES.open(str(path))
-        except (OSError, ValueError) as error:
-            raise self.error(path, f"unreadable file ({getattr(error, 'strerror', None) or error})") from None
+        except ValueError as error:
+            raise self.error(path, f"unreadable file ({error})") from None
+        except OSError as error:
+            raise self._unreadable(path, error) from None
         if mapped.size != size:
             raise self.error(path, f"expected {size} bytes, got {mapped.size}")
         return mapped
@@ -82,7 +90,7 @@ class ArrayFiles:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise self.error(path, f"unreadable file ({error.strerror})") from None
+            raise self._unreadable(path, error) from None
         if len(data) != self.stamp(file).size:
             raise self.error(path, f"expected {self.stamp(file).size} bytes, got {len(data)}")
         return data

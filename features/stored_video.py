@@ -15,6 +15,7 @@ import numpy as np
 from features.checksum import CRC_BYTES, crc32c_hex
 from features.commits import Commit
 from features.compressed_shards import CompressedArray
+from features.durable import ABSENT, unreadable
 from features.schema import LEVELS, Storage, VideoMeta
 from features.step_array import ArrayFiles, Part, ShardedArray, Verify, ZarrArray, read_whole
 from features.zarr_layout import POOL_SIZES, ArraySpec, spec_of
@@ -312,6 +313,8 @@ class StoredVideo:
         try:
             raw = path.read_bytes()
         except OSError as error:
+            if error.errno not in ABSENT:
+                raise unreadable(f"video {self.id!r}", path, error) from None
             raise CorruptStoreError(f"video {self.id!r}: unreadable file {path} ({error.strerror})") from None
         if stamp is None or crc32c_hex(raw) != stamp.crc32c:
             expected = stamp.crc32c if stamp else "no such file"
@@ -324,6 +327,8 @@ class StoredVideo:
             try:
                 size = path.stat().st_size
             except OSError as error:
+                if error.errno not in ABSENT:
+                    raise unreadable(f"video {self.id!r}", path, error) from None
                 size = error.strerror
             if size != stamp.size:
                 raise CorruptStoreError(

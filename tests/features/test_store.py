@@ -1,7 +1,9 @@
 """What is written is what is read, by us and by zarr-python; what is wrong is said."""
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ import torch
 import zarr
 
 import features
+from features.mapped_files import MappedFile
 from features.schema import Damage, Storage
 from features.store import create_or_open_store, open_store, temporary_store
+from features.stored_video import StoredVideo
 from tests.features.store_builder import (
     CHANNELS, add_video, read_all, simulated_tokens, small_encoding, small_store, space_grid, video_meta,
 )
@@ -377,6 +381,26 @@ def test_a_changed_bit_raises_where_it_is_touched(store, file, read):
         read(video)
     message = str(caught.value)
     assert "video 'a'" in message and file.split("/")[0] in message and str(path) in message
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_does_not_answer_is_no_damage(store, monkeypatch, number):
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    video = store.video("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(MappedFile, "of", refuse)
+        patched.setattr(Path, "read_bytes", refuse)
+        for read in (lambda: video.read("pool1"), lambda: video.frames):
+            with pytest.raises(StoreError, match=f"video 'a': cannot read .*{os.strerror(number)}; .*not damage") as caught:
+                read()
+            assert not isinstance(caught.value, CorruptStoreError) and caught.value.errno == number
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", refuse)
+        with pytest.raises(StoreError, match="not damage"):
+            StoredVideo(store.path, video.commit)
+    assert video.read("pool1").shape == (NUM_STEPS, 1, 1, CHANNELS)
 
 
 def test_a_changed_bit_in_the_group_raises_at_opening(store):
