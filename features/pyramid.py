@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from features.quantise import steps_at_once
 from features.zarr_layout import POOL_SIZES
 
 
@@ -56,8 +57,11 @@ class Pyramid:
         num_steps, _, _, channels = tokens_THWC.shape
         self._weights_PN = self._weights_PN.to(tokens_THWC.device)
         tokens_TNC = tokens_THWC.reshape(num_steps, -1, channels)
-        step_NC = torch.empty(tokens_TNC.shape[1:], dtype=torch.float64, device=tokens_TNC.device)
-        pooled_TPC = torch.stack([self._weights_PN @ step_NC.copy_(tokens_NC) for tokens_NC in tokens_TNC]).float()
+        block = min(steps_at_once(tokens_TNC.device), num_steps)
+        exact_nNC = torch.empty(block, *tokens_TNC.shape[1:], dtype=torch.float64, device=tokens_TNC.device)
+        pooled_TPC = torch.cat([
+            self._weights_PN @ exact_nNC[: len(tokens_nNC)].copy_(tokens_nNC) for tokens_nNC in tokens_TNC.split(block)
+        ]).float()
         parts = pooled_TPC.split([size * size for size in self._sizes.values()], dim=1)
         return {
             level: part.reshape(num_steps, size, size, channels)

@@ -15,6 +15,8 @@ _MAX_BEFORE_ROUNDING = 127.4
 _STD_FLOOR = 0.01
 # The same against the size of the tokens, for a first clip without any content (black frames).
 _SIZE_FLOOR = 1e-3
+# Of 16 x 16 tokens of 1024 channels: 32 MiB in float32, 64 MiB in the pyramid's float64.
+_GPU_STEPS = 32
 
 
 def channel_statistics(tokens_THWC: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,6 +24,7 @@ def channel_statistics(tokens_THWC: Tensor) -> tuple[Tensor, Tensor]:
     """
     channels = tokens_THWC.shape[-1]
     count = tokens_THWC.numel() // channels
+    # One step at a time on every device: the order of these sums decides bits of every code.
     mean_C = sum(step.reshape(-1, channels).double().sum(0) for step in tokens_THWC) / count
     power_C = sum((step.reshape(-1, channels).double() - mean_C).square_().sum(0) for step in tokens_THWC) / count
     typical_std = power_C.mean().sqrt()
@@ -39,27 +42,37 @@ def quantise(tokens_THWC: Tensor, mean_C: Tensor, std_C: Tensor) -> tuple[Tensor
     codes_THWC = torch.empty(tokens_THWC.shape, dtype=torch.int8, device=tokens_THWC.device)
     scale_THW = torch.empty(tokens_THWC.shape[:-1], dtype=torch.float16, device=tokens_THWC.device)
     inverse_std_C = 1 / std_C
-    # One step at a time: the intermediate values stay in the cache.
-    for step, tokens_HWC in enumerate(tokens_THWC):
-        standard_HWC = torch.sub(tokens_HWC, mean_C).mul_(inverse_std_C)
-        peak_HW = standard_HWC.abs().amax(-1)
-        scale_HW = (peak_HW / MAX_CODE).half()
-        too_small_HW = scale_HW.float() * _MAX_BEFORE_ROUNDING < peak_HW
+    block = steps_at_once(tokens_THWC.device)
+    for start in range(0, len(tokens_THWC), block):
+        standard_nHWC = torch.sub(tokens_THWC[start : start + block], mean_C).mul_(inverse_std_C)
+        peak_nHW = standard_nHWC.abs().amax(-1)
+        scale_nHW = (peak_nHW / MAX_CODE).half()
+        too_small_nHW = scale_nHW.float() * _MAX_BEFORE_ROUNDING < peak_nHW
         # The next float16 above a positive one is the next bit pattern; torch.nextafter knows no float16 on a GPU.
-        scale_HW = (scale_HW.view(torch.int16) + too_small_HW.short()).view(torch.float16)
-        inverse_HW = torch.where(scale_HW > 0, 1 / scale_HW.float(), 0)
-        codes_THWC[step] = standard_HWC.mul_(inverse_HW[..., None]).round_()
-        scale_THW[step] = scale_HW
+        scale_nHW = (scale_nHW.view(torch.int16) + too_small_nHW.short()).view(torch.float16)
+        inverse_nHW = torch.where(scale_nHW > 0, 1 / scale_nHW.float(), 0)
+        codes_THWC[start : start + block] = standard_nHWC.mul_(inverse_nHW[..., None]).round_()
+        scale_THW[start : start + block] = scale_nHW
     return codes_THWC, scale_THW
+
+
+def steps_at_once(device: torch.device) -> int:
+    """How many steps to compute with at a time: one on a CPU, so that what lies between stays in the cache; on a GPU as
+    many as keep it busy in little memory. It changes no number.
+    """
+    return 1 if device.type == "cpu" else _GPU_STEPS
 
 
 def dequantise(codes_THWC: Tensor, scale_THW: Tensor, mean_C: Tensor, std_C: Tensor, out_THWC: Tensor) -> Tensor:
     """Tokens in raw units into `out_THWC` (float16 or float32), computed in float32; the inverse of `quantise`."""
-    buffer_HWC = torch.empty(codes_THWC.shape[1:], dtype=torch.float32, device=codes_THWC.device)
-    for codes_HWC, scale_HW, out_HWC in zip(codes_THWC, scale_THW, out_THWC, strict=True):
-        value_HWC = out_HWC if out_HWC.dtype == torch.float32 and out_HWC.is_contiguous() else buffer_HWC
-        value_HWC.copy_(codes_HWC).mul_(scale_HW.float()[..., None])
-        torch.addcmul(mean_C, value_HWC, std_C, out=value_HWC)
-        if value_HWC is not out_HWC:
-            out_HWC.copy_(value_HWC)
+    block = steps_at_once(codes_THWC.device)
+    buffer_nHWC = torch.empty(min(block, len(codes_THWC)), *codes_THWC.shape[1:], dtype=torch.float32, device=codes_THWC.device)
+    for start in range(0, len(codes_THWC), block):
+        codes_nHWC, out_nHWC = codes_THWC[start : start + block], out_THWC[start : start + block]
+        in_place = out_nHWC.dtype == torch.float32 and out_nHWC.is_contiguous()
+        value_nHWC = out_nHWC if in_place else buffer_nHWC[: len(out_nHWC)]
+        value_nHWC.copy_(codes_nHWC).mul_(scale_THW[start : start + block].float()[..., None])
+        torch.addcmul(mean_C, value_nHWC, std_C, out=value_nHWC)
+        if not in_place:
+            out_nHWC.copy_(value_nHWC)
     return out_THWC

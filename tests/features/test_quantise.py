@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import features.pyramid
+import features.quantise
+from features.pyramid import Pyramid
 from features.quantise import channel_statistics, dequantise, quantise
 
 
@@ -89,3 +92,21 @@ def test_a_value_that_cannot_be_stored_gives_a_scale_that_is_not_finite(wrong):
     _, scale = quantise(values, torch.zeros(96), torch.ones(96))
     assert not torch.isfinite(scale[3, 1, 2])
     assert int((~torch.isfinite(scale)).sum()) == 1
+
+
+@pytest.mark.parametrize("block", [2, 7, 32])
+def test_the_blocks_of_a_gpu_change_no_number(monkeypatch, block):
+    values = tokens(steps=9, outliers=5)
+    mean, std = channel_statistics(values)
+    pyramid = Pyramid(np.ones((4, 5), bool), ("pool1", "pool2", "pool4"))
+    codes, scale = quantise(values, mean, std)
+    single, half = decoded(codes, scale, mean, std), decoded(codes, scale, mean, std, torch.float16)
+    pooled = pyramid.pool(values)
+    for module in (features.quantise, features.pyramid):
+        monkeypatch.setattr(module, "steps_at_once", lambda device: block)
+    again = quantise(values, mean, std)
+    assert torch.equal(again[0], codes) and torch.equal(again[1], scale)
+    assert torch.equal(decoded(codes, scale, mean, std), single)
+    assert torch.equal(decoded(codes, scale, mean, std, torch.float16), half)
+    for level, expected in pooled.items():
+        assert torch.equal(pyramid.pool(values)[level].half(), expected.half())
