@@ -1,12 +1,11 @@
 """Leases on videos, so that several workers do not do the same work. Economy only: without any claim the store stays
 right.
 
-A claim is a file in `claims/`, made by whoever starts a video and renewed with every clip that is written. It lapses
+A claim is a file in `claims/`, made by whoever starts a video and renewed while clips are written. It lapses
 when it was not renewed for an hour, or at once where its process ran on this machine and is gone, so that work after a
 `kill -9` continues immediately.
 """
 
-import contextlib
 import json
 import os
 import secrets
@@ -17,13 +16,16 @@ from pathlib import Path
 from typing import Self
 
 from features.commits import key_of
-from features.durable import create_exclusively, replace_file, storage_errors
+from features.durable import storage_errors
+from features.places import Entry, Place
 
 # What no commit names may be somebody's unfinished work until it is this old.
 LEASE_S = 24 * 3600.0
 # Longer than any encoder needs for a clip; short enough that a machine that vanished does not hold its videos for a
 # day.
 CLAIM_LEASE_S = 3600.0
+RENEW_EVERY_S = 60.0
+FOLDER = "claims"
 
 
 @dataclass(frozen=True)
@@ -71,27 +73,29 @@ def _answers(pid: int) -> bool:
     return True
 
 
-@dataclass(frozen=True)
 class Claim:
     """A held lease. Releasing it twice, or after it was taken over, does no harm."""
 
-    path: Path
-    token: str
+    def __init__(self, place: Place, name: str, token: str):
+        self.name = name
+        self._place = place
+        self._token = token
+        self._renewed_s = time.monotonic()
 
     def is_mine(self) -> bool:
-        record = read_claim(self.path)
-        return record is not None and record[1] == self.token
+        record = read_claim(self._place, self.name)
+        return record is not None and record[1] == self._token
 
     def renew(self) -> None:
-        """Starts the lease again."""
-        if self.is_mine():
+        """Starts the lease again; not oftener than once a minute, because that costs requests in object storage."""
+        if time.monotonic() - self._renewed_s >= RENEW_EVERY_S and self.is_mine():
             # Another worker that takes the claim over in this moment is told the time as well, which does no harm.
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(self.path)
+            self._place.renew(self.name)
+            self._renewed_s = time.monotonic()
 
     def release(self) -> None:
         if self.is_mine():
-            self.path.unlink(missing_ok=True)
+            self._place.remove(self.name)
 
     def __enter__(self) -> Self:
         return self
@@ -100,10 +104,10 @@ class Claim:
         self.release()
 
 
-def read_claim(path: Path) -> tuple[Owner, str] | None:
+def read_claim(place: Place, name: str) -> tuple[Owner, str] | None:
     """(owner, token) of a claim file; None where it is gone or unreadable."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(place.read(name))
         return Owner(**record["owner"]), record["token"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -112,32 +116,26 @@ def read_claim(path: Path) -> tuple[Owner, str] | None:
 class ClaimFolder:
     """`claims/` of one store."""
 
-    def __init__(self, store_path: Path):
-        self.path = store_path / "claims"
-        self._staging = store_path / "staging"
+    def __init__(self, place: Place):
+        self._place = place
 
     def acquire(self, video_id: str, lease_s: float = CLAIM_LEASE_S) -> Claim | None:
         """The claim, or None while another worker holds it. Raises `StoreError` where the store cannot be written."""
-        path, token = self.path / f"{key_of(video_id)}.json", secrets.token_hex(8)
+        name, token = f"{FOLDER}/{key_of(video_id)}.json", secrets.token_hex(8)
         raw = json.dumps({"owner": asdict(Owner.this_process()), "token": token, "id": video_id}).encode()
-        temporary = self._staging / f"claim-{token}"
-        with storage_errors(f"claiming video {video_id!r}", self.path):
-            self.path.mkdir(exist_ok=True)
-            self._staging.mkdir(exist_ok=True)
-            if create_exclusively(path, raw, temporary, durable=False):
-                return Claim(path, token)
-            if not has_lapsed(path, lease_s):
+        with storage_errors(f"claiming video {video_id!r}", self._place.path):
+            if self._place.create(name, raw, durable=False):
+                return Claim(self._place, name, token)
+            entry = self._place.entry(name)
+            if entry is None or not has_lapsed(self._place, entry, lease_s):
                 return None
-            replace_file(path, raw, temporary, durable=False)
-        claim = Claim(path, token)
+            if not self._place.replace(name, raw, entry.version, durable=False):
+                return None
+        claim = Claim(self._place, name, token)
         return claim if claim.is_mine() else None
 
 
-def has_lapsed(path: Path, lease_s: float = CLAIM_LEASE_S) -> bool:
+def has_lapsed(place: Place, entry: Entry, lease_s: float = CLAIM_LEASE_S) -> bool:
     """Whether a claim file holds nobody back any more."""
-    try:
-        age_s = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return True
-    record = read_claim(path)
-    return age_s > lease_s or record is None or record[0].is_gone()
+    record = read_claim(place, entry.name)
+    return time.time() - entry.modified_s > lease_s or record is None or record[0].is_gone()

@@ -2,26 +2,25 @@
 
 A video exists when `commits/<key>.json` is valid; whatever else lies in the store is invisible. The record names the
 folder of the video's generation and the size and crc32c of every file that reading it touches, metadata included. It is
-created by a hard link, so the first of several writers wins; a record that is damaged counts as absent.
+created by a hard link or a conditional put, so the first of several writers wins; a record that is damaged counts as
+absent.
 """
 
 import hashlib
 import json
-import os
 import re
-import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from features.checksum import crc32c_hex
-from features.durable import create_exclusively, replace_file, storage_errors
+from features.durable import storage_errors
+from features.places import Entry, Place
 from features.schema import Storage
 from vjepa_loc.errors import CorruptStoreError, StoreError, VjepaLocError
 
 COMMIT_VERSION = 1
 KEY_BYTES = 120
+_FOLDER = "commits"
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
 _CAPITAL = re.compile(rb"[A-Z]")
 _SEAL = re.compile(rb',"crc32c":"([0-9a-f]{8})"}\n')
@@ -152,64 +151,72 @@ class Commit:
 class CommitFolder:
     """`commits/` of one store."""
 
-    def __init__(self, store_path: Path):
-        self.path = store_path / "commits"
-        self._staging = store_path / "staging"
+    def __init__(self, place: Place):
+        self._place = place
 
-    def file(self, video_id: str) -> Path:
-        return self.path / f"{key_of(video_id)}.json"
+    def file(self, video_id: str) -> str:
+        """The name of a video's record, relative to the store."""
+        return f"{_FOLDER}/{key_of(video_id)}.json"
 
-    def load(self, file: Path) -> Commit:
+    def files(self) -> list[Entry]:
+        """The record files, in the order of their names."""
+        return [entry for entry in self._place.entries(_FOLDER) if entry.name.endswith(".json")]
+
+    def load(self, file: str) -> Commit:
         """Raises `CorruptStoreError` for an invalid record, `FileNotFoundError` where there is none."""
+        return self.parse(file, self._place.read(file))
+
+    def parse(self, file: str, raw: bytes) -> Commit:
+        """The commit that `file` holds. Raises `CorruptStoreError` for an invalid record."""
         try:
-            commit = Commit.from_bytes(file.read_bytes())
-            if self.file(commit.video_id).name != file.name:
+            commit = Commit.from_bytes(raw)
+            if self.file(commit.video_id) != file:
                 raise ValueError(f"it belongs to the id {commit.video_id!r}")
         except ValueError as error:
+            where = self._place.where(file)
             raise CorruptStoreError(
-                f"the commit record {file} is damaged: {error}; its video counts as absent until it is extracted again"
+                f"the commit record {where} is damaged: {error}; its video counts as absent until it is extracted again"
             ) from None
         return commit
 
     def get(self, video_id: str) -> Commit | None:
         """The commit of a video; None where it is absent or damaged."""
-        try:
-            return self.load(self.file(video_id))
-        except (FileNotFoundError, CorruptStoreError):
-            return None
-
-    def files(self) -> Iterator[os.DirEntry]:
-        """The record files, in the order of their names."""
-        if not self.path.is_dir():
-            return
-        with os.scandir(self.path) as entries:
-            yield from sorted((entry for entry in entries if entry.name.endswith(".json")), key=lambda entry: entry.name)
+        return self._current(video_id)[0]
 
     def create(self, commit: Commit) -> bool:
         """Makes a staged video visible unless a valid commit of the same id is there already: True if this one counts.
         """
-        file, raw = self.file(commit.video_id), commit.to_bytes()
-        with storage_errors(f"committing video {commit.video_id!r}", self.path):
-            if create_exclusively(file, raw, self._temporary()):
-                return True
-            if self.get(commit.video_id) is not None:
-                return False
-            replace_file(file, raw, self._temporary())
-        return True
+        return self._write(commit, None)
 
     def replace(self, commit: Commit, replaced: Commit | None) -> bool:
         """As `create`, but over the commit `replaced`; False where another writer has changed it meanwhile.
 
-        The caller holds the video's claim. Without one two writers could both succeed, the later one being kept.
+        The caller holds the video's claim. In a folder without one two writers could both succeed, the later one being
+        kept.
         """
-        if replaced is None:
-            return self.create(commit)
-        with storage_errors(f"committing video {commit.video_id!r}", self.path):
-            if self.get(commit.video_id) not in (None, replaced):
-                return False
-            replace_file(self.file(commit.video_id), commit.to_bytes(), self._temporary())
-        return True
+        return self._write(commit, replaced)
 
-    def _temporary(self) -> Path:
-        self._staging.mkdir(exist_ok=True)
-        return self._staging / f"commit-{secrets.token_hex(8)}"
+    def _write(self, commit: Commit, replaced: Commit | None) -> bool:
+        file, raw = self.file(commit.video_id), commit.to_bytes()
+        with storage_errors(f"committing video {commit.video_id!r}", self._place.path):
+            if replaced is None and self._place.create(file, raw):
+                return True
+            current, version = self._current(commit.video_id)
+            if current not in (None, replaced):
+                return False
+            if version is not None:
+                return self._place.replace(file, raw, version)
+            # What was there is gone, which nobody but a person does.
+            return self._place.create(file, raw)
+
+    def _current(self, video_id: str) -> tuple[Commit | None, str | None]:
+        """The commit, None where it is absent or damaged, and the version of its file, None where there is none."""
+        file = self.file(video_id)
+        try:
+            raw, version = self._place.read_versioned(file)
+        except FileNotFoundError:
+            return None, None
+        try:
+            return self.parse(file, raw), version
+        except CorruptStoreError:
+            return None, version

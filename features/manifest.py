@@ -5,37 +5,36 @@ commit is read itself, and where those are many the manifest is written anew.
 """
 
 import contextlib
-import os
-import secrets
 import time
-from pathlib import Path
 from typing import Any
 
 from features.commits import Commit, CommitFolder, VideoSummary, seal, unseal
-from features.durable import replace_file
-from features.ledger import LineFile
+from features.places import Entry, Place
 from vjepa_loc.errors import CorruptStoreError
 
 # Reading this many records takes about as long as reading the manifest of a large store.
 _REBUILD_ABOVE = 200
-_ALL = "all.jsonl"
+_FOLDER = "manifest"
+_ALL = f"{_FOLDER}/all.jsonl"
 
 
 class Manifest:
     """`manifest/` of one store."""
 
-    def __init__(self, store_path: Path, writer: str):
-        self.path = store_path / "manifest"
-        self._commits = CommitFolder(store_path)
+    def __init__(self, place: Place, writer: str):
+        self._place = place
+        self._commits = CommitFolder(place)
         self._writer = writer
-        self._lines = LineFile(self.path / f"{writer}.jsonl")
 
     def add(self, commit: Commit) -> None:
-        """Notes a commit that was just made."""
-        file = self._commits.file(commit.video_id)
+        """Notes a commit that was just made; in object storage, where a line costs a file, listings do that."""
+        if not self._place.appends:
+            return
         # The commit stands; a cache that cannot be written only makes the next listing slower.
         with contextlib.suppress(OSError):
-            self._lines.append(_line(file.name, file.stat(), commit.video_id, commit.summary))
+            entry = self._place.entry(self._commits.file(commit.video_id))
+            if entry is not None:
+                self._place.append_line(_FOLDER, self._writer, _line(entry, commit.video_id, commit.summary))
 
     def summaries(self) -> dict[str, VideoSummary]:
         """Video id -> summary of every valid commit, sorted by id."""
@@ -49,52 +48,56 @@ class Manifest:
     def compact(self, older_than_s: float) -> None:
         """Puts everything into one file and removes the files of writers that have been silent for `older_than_s`."""
         _, lines, _ = self._read()
-        old = [file for file in self.path.glob("*.jsonl") if time.time() - file.stat().st_mtime > older_than_s]
+        old = [entry for entry in self._place.entries(_FOLDER) if time.time() - entry.modified_s > older_than_s]
         self._rewrite(lines)
-        for file in old:
-            if file.name != _ALL:
-                file.unlink(missing_ok=True)
+        for entry in old:
+            if entry.name != _ALL:
+                self._place.remove(entry.name)
 
     def _rewrite(self, lines: list[bytes]) -> None:
-        self.path.mkdir(exist_ok=True)
-        replace_file(self.path / _ALL, b"".join(lines), self.path / f"{secrets.token_hex(8)}.tmp")
+        self._place.replace(_ALL, b"".join(lines))
 
     def _read(self) -> tuple[dict[str, VideoSummary], list[bytes], int]:
-        known = self._cached()
-        found, lines, num_read = {}, [], 0
-        for entry in self._commits.files():
-            status = entry.stat()
-            cached = known.get((entry.name, status.st_size, status.st_mtime_ns))
+        known, found, entries, unknown = self._cached(), {}, self._commits.files(), []
+        lines: dict[str, bytes] = {}
+        for entry in entries:
+            cached = known.get((entry.name, entry.size, entry.version))
             if cached is None:
-                num_read += 1
-                try:
-                    commit = self._commits.load(Path(entry.path))
-                except (CorruptStoreError, FileNotFoundError):
-                    continue
-                cached = commit.video_id, commit.summary
-            found[cached[0]] = cached[1]
-            lines.append(_line(entry.name, status, *cached))
-        return found, lines, num_read
+                unknown.append(entry)
+            else:
+                found[cached[0]] = cached[1]
+                lines[entry.name] = _line(entry, *cached)
+        raw_records = self._place.read_many(entry.name for entry in unknown)
+        for entry, raw in zip(unknown, raw_records, strict=True):
+            # A record that was removed or replaced since the listing is another day's.
+            with contextlib.suppress(CorruptStoreError):
+                if raw is not None:
+                    commit = self._commits.parse(entry.name, raw)
+                    found[commit.video_id] = commit.summary
+                    lines[entry.name] = _line(entry, commit.video_id, commit.summary)
+        return found, [lines[entry.name] for entry in entries if entry.name in lines], len(unknown)
 
-    def _cached(self) -> dict[tuple[str, int, int], tuple[str, VideoSummary]]:
+    def _cached(self) -> dict[tuple[str, int, str], tuple[str, VideoSummary]]:
         known = {}
-        for file in sorted(self.path.glob("*.jsonl")):
-            for line in file.read_bytes().splitlines(keepends=True):
+        files = [entry.name for entry in self._place.entries(_FOLDER) if entry.name.endswith(".jsonl")]
+        for raw in self._place.read_many(files):
+            for line in (raw or b"").splitlines(keepends=True):
                 record = _unsealed(line)
                 if record is not None:
-                    identity = record["file"], record["size"], record["mtime_ns"]
+                    identity = record["file"], record["size"], record["version"]
                     known[identity] = record["id"], VideoSummary.from_dict(record["video"])
         return known
 
 
-def _line(name: str, status: os.stat_result, video_id: str, summary: VideoSummary) -> bytes:
+def _line(entry: Entry, video_id: str, summary: VideoSummary) -> bytes:
     return seal({
-        "file": name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "id": video_id, "video": summary.to_dict(),
+        "file": entry.name, "size": entry.size, "version": entry.version, "id": video_id, "video": summary.to_dict(),
     })
 
 
 def _unsealed(line: bytes) -> dict[str, Any] | None:
     try:
-        return unseal(line)
+        record = unseal(line)
     except ValueError:
         return None
+    return record if "version" in record else None

@@ -1,31 +1,25 @@
 """The files of a video before it exists, and the one step that makes it exist.
 
-A generation is made in `staging/`, moved to its place, synced, and committed; wherever that stops, what is left is
-invisible.
+A generation is made in a local folder (the store's `staging/`, where the store is one), brought to its place, and
+committed; wherever that stops, what is left is invisible.
 """
 
 import contextlib
-import os
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.checksum import CRC_BYTES, crc32c_hex, with_crc32c
 from features.claims import Owner
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary, key_of
-from features.durable import (
-    replace_file, storage_errors, sync_folder, sync_tree, write_new,
-)
+from features.durable import storage_errors, write_new
 from features.schema import Storage, VideoMeta, canonical_json
-from features.zarr_layout import group_metadata, metadata_bytes
+from features.zarr_layout import GROUP_BYTES
 
 if TYPE_CHECKING:
     from features.store import Store
-
-GROUP_BYTES = metadata_bytes(group_metadata({}))
-
 
 class StagedVideo:
     """The files of one generation while they are made, in `staging/<generation>/video`; `publish` makes them visible.
@@ -36,7 +30,7 @@ class StagedVideo:
         self.generation = secrets.token_hex(8)
         self.stamps: dict[str, FileStamp] = {}
         self._store = store
-        self._folder = store.path / "staging" / self.generation
+        self._folder = store.place.staging / self.generation
         self.path = self._folder / "video"
         with storage_errors(f"starting video {video_id!r}", store.path):
             self.path.mkdir(parents=True)
@@ -56,57 +50,67 @@ class StagedVideo:
 
     def publish(self, storage: Storage, meta: VideoMeta, num_steps: int, replaced: Commit | None) -> bool:
         """Moves the files into place and commits them. False, and nothing kept, where another writer was first."""
-        key = key_of(self.video_id)
-        zarr_path = self._store.path / "tokens.zarr"
-        final = zarr_path / "videos" / key / self.generation
-        stamp = FileStamp(len(GROUP_BYTES), crc32c_hex(GROUP_BYTES))
-        commit = Commit(
-            video_id=self.video_id,
-            path=f"videos/{key}/{self.generation}",
-            storage=storage,
-            summary=VideoSummary(
-                meta.num_frames, meta.width, meta.height, num_steps, meta.grid,
-                sum(stamp.size for stamp in self.stamps.values()), meta.damaged,
-            ),
-            files={
-                "zarr.json": self._store.root_stamp,
-                "videos/zarr.json": stamp,
-                f"videos/{key}/zarr.json": stamp,
-                **{f"videos/{key}/{self.generation}/{name}": stamp for name, stamp in sorted(self.stamps.items())},
-            },
+        summary = VideoSummary(
+            meta.num_frames, meta.width, meta.height, num_steps, meta.grid,
+            sum(stamp.size for stamp in self.stamps.values()), meta.damaged,
         )
-        try:
-            with storage_errors(f"storing video {self.video_id!r}", self._store.path):
-                self._make_group(zarr_path / "videos", durable=True)
-                # The sync below takes this one along.
-                self._make_group(final.parent, durable=False)
-                os.rename(self.path, final)
-                sync_tree(final.parent)
-                sync_folder(zarr_path / "videos")
-            visible = CommitFolder(self._store.path).replace(commit, replaced)
-        finally:
-            self._remove_unless_committed(commit, final)
+        commit = commit_of_files(self._store, self.video_id, self.generation, storage, summary, self.stamps)
+        place = self._store.place
+        with storage_errors(f"storing video {self.video_id!r}", self._store.path):
+            visible = publish_commit(
+                self._store, commit, replaced, lambda generation: place.publish(self.path, generation)
+            )
         self.discard()
-        if visible:
-            self._store.note_commit(commit)
-            if replaced is not None:
-                # The old generation is kept for its readers: its lease counts from now, if it is still there and ours.
-                with contextlib.suppress(OSError):
-                    os.utime(zarr_path / replaced.path)
         return visible
 
     def discard(self) -> None:
         """Removes what is left in `staging/`."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _remove_unless_committed(self, commit: Commit, final: Path) -> None:
-        # Also where committing was interrupted: the record on the disk decides, not how far this program came.
-        current = CommitFolder(self._store.path).get(self.video_id)
-        if current is None or current.path != commit.path:
-            shutil.rmtree(final, ignore_errors=True)
 
-    def _make_group(self, folder: Path, durable: bool) -> None:
-        folder.mkdir(exist_ok=True)
-        file = folder / "zarr.json"
-        if not file.exists() or file.read_bytes() != GROUP_BYTES:
-            replace_file(file, GROUP_BYTES, self._folder / "group.json", durable)
+def commit_of_files(
+    store: "Store", video_id: str, generation: str, storage: Storage, summary: VideoSummary, stamps: dict[str, FileStamp]
+) -> Commit:
+    """The commit of a generation whose files, by name below it, have these stamps."""
+    key = key_of(video_id)
+    stamp = FileStamp(len(GROUP_BYTES), crc32c_hex(GROUP_BYTES))
+    return Commit(
+        video_id=video_id,
+        path=f"videos/{key}/{generation}",
+        storage=storage,
+        summary=summary,
+        files={
+            "zarr.json": store.root_stamp,
+            "videos/zarr.json": stamp,
+            f"videos/{key}/zarr.json": stamp,
+            **{f"videos/{key}/{generation}/{name}": stamp for name, stamp in sorted(stamps.items())},
+        },
+    )
+
+
+def publish_commit(
+    store: "Store", commit: Commit, replaced: Commit | None, put_in_place: Callable[[str], object]
+) -> bool:
+    """`put_in_place` is given the folder of the generation and brings its files there; then they are committed.
+
+    False, and the files removed, where another writer was first.
+    """
+    place, commits = store.place, CommitFolder(store.place)
+    generation = f"tokens.zarr/{commit.path}"
+    is_decided = place.knows_outcome
+    try:
+        put_in_place(generation)
+        visible = commits.replace(commit, replaced)
+        is_decided = True
+    finally:
+        # Also where committing was interrupted: the record in the store decides, not how far this program came. Where
+        # the record may still arrive, `gc` does it later.
+        if is_decided and ((current := commits.get(commit.video_id)) is None or current.path != commit.path):
+            place.remove(generation)
+    if visible:
+        store.note_commit(commit)
+        if replaced is not None:
+            # The old generation is kept for its readers: its lease counts from now, if it is still there and ours.
+            with contextlib.suppress(OSError):
+                place.renew_generation(f"tokens.zarr/{replaced.path}")
+    return visible

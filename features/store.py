@@ -1,4 +1,4 @@
-"""The token store: one folder, one encoding, many videos. `open_store` is its door for readers, `create_or_open_store`
+"""The token store: one folder or URL, one encoding, many videos. `open_store` is its door for readers, `create_or_open_store`
 for writers.
 
 What exists is said by the commit records alone (`features/commits.py`); `docs/store-format.md` specifies the layout.
@@ -19,9 +19,10 @@ import numpy as np
 from features.claims import CLAIM_LEASE_S, Claim, ClaimFolder, machine_name
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary
 from features.checksum import crc32c_hex
-from features.durable import create_exclusively, storage_errors, sync_folder
+from features.durable import storage_errors
 from features.ledger import Ledger
 from features.manifest import Manifest
+from features.places import Place, place_of
 from features.schema import Encoding, Storage, canonical_json
 from features.step_array import Verify
 from features.stored_video import StoredVideo
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from features.store_writer import VideoWriter
     from features.verify import VerifyReport
 
-FOLDERS = ("tokens.zarr", "commits", "manifest", "ledger", "claims", "staging")
+ROOT_FILE = "tokens.zarr/zarr.json"
 
 
 def open_store(path: Path | str, verify: Verify = "first") -> "Store":
@@ -41,7 +42,7 @@ def open_store(path: Path | str, verify: Verify = "first") -> "Store":
     `verify` says when a chunk's crc32c is checked: "first" (when it is first read), "always", or "never". Raises
     `StoreError` where there is no store, `CorruptStoreError` where its root is damaged.
     """
-    return Store(_checked_path(path), Storage(), verify)
+    return Store(place_of(path), Storage(), verify)
 
 
 def create_or_open_store(
@@ -53,11 +54,11 @@ def create_or_open_store(
     Raises `StoreMismatchError` with both values where the store is of another encoding, `StoreError` for a folder that
     holds something else or cannot be written.
     """
-    path = _checked_path(path)
-    store = find_store(path, encoding, storage, verify)
+    place = place_of(path)
+    store = _find(place, encoding, storage, verify)
     if store is None:
-        _create(path, encoding)
-        store = find_store(path, encoding, storage, verify)
+        _create(place, encoding)
+        store = _find(place, encoding, storage, verify)
     return store
 
 
@@ -65,13 +66,16 @@ def find_store(
     path: Path | str, encoding: Encoding, storage: Storage | None = None, verify: Verify = "first"
 ) -> "Store | None":
     """As `create_or_open_store`, but None where there is no store; writes nothing."""
-    path = _checked_path(path)
-    if not _root_file(path).exists():
+    return _find(place_of(path), encoding, storage, verify)
+
+
+def _find(place: Place, encoding: Encoding, storage: Storage | None, verify: Verify) -> "Store | None":
+    if place.entry(ROOT_FILE) is None:
         return None
-    store = Store(path, storage or Storage(), verify)
+    store = Store(place, storage or Storage(), verify)
     if differences := store.encoding.diff(encoding):
         raise StoreMismatchError(
-            f"the store {path} holds another encoding than the one asked for: {'; '.join(differences)} (store != asked for); "
+            f"the store {place.path} holds another encoding than the one asked for: {'; '.join(differences)} (store != asked for); "
             "one store has one encoding: choose another store, or the settings that this one was made with"
         )
     return store
@@ -90,16 +94,18 @@ def temporary_store(encoding: Encoding, storage: Storage | None = None, parent: 
 class Store:
     """An open store; made by `open_store` or `create_or_open_store`.
 
-    `encoding` and `fingerprint` say what its tokens are, `storage` how new videos will be written.
+    `encoding` and `fingerprint` say what its tokens are, `storage` how new videos will be written. `path` is the folder or
+    the URL, `place` its files.
     """
 
-    def __init__(self, path: Path, storage: Storage, verify: Verify = "first"):
-        self.path = path
+    def __init__(self, place: Place, storage: Storage, verify: Verify = "first"):
+        self.path = place.path
+        self.place = place
         self.storage = storage
         self._verify = verify
-        self._commits = CommitFolder(path)
+        self._commits = CommitFolder(place)
         self._videos: dict[str, StoredVideo] = {}
-        self.encoding, self.root_stamp = _read_root(path)
+        self.encoding, self.root_stamp = _read_root(place)
         self.fingerprint = self.encoding.fingerprint
 
     def __repr__(self) -> str:
@@ -167,7 +173,7 @@ class Store:
             if claim is None:
                 raise StoreError(
                     f"video {video_id!r} in {self.path} is being written by another process; "
-                    f"wait for it, or remove {self.path / 'claims'} where it does not run any more"
+                    f"wait for it, or remove {self.place.where('claims')} where it does not run any more"
                 )
         try:
             replaced = self._commits.get(video_id) if replace else None
@@ -183,7 +189,7 @@ class Store:
         """A lease on a video, None while another worker holds it. It saves work and is never needed: of two workers
         that do the same video the first commit counts. Given to `writer`, it is renewed with every append.
         """
-        return ClaimFolder(self.path).acquire(video_id, lease_s)
+        return ClaimFolder(self.place).acquire(video_id, lease_s)
 
     def verify(self, video_ids: Sequence[str] | None = None) -> "VerifyReport":
         """Checks every byte of the given videos (all by default); see `features.verify`."""
@@ -194,7 +200,7 @@ class Store:
     @cached_property
     def ledger(self) -> Ledger:
         """One line per attempt; written to by whoever extracts."""
-        return Ledger(self.path, self._writer_name)
+        return Ledger(self.place, self._writer_name)
 
     def note_commit(self, commit: Commit) -> None:
         """Tells the manifest about a commit that was just made."""
@@ -202,46 +208,31 @@ class Store:
 
     @cached_property
     def _manifest(self) -> Manifest:
-        return Manifest(self.path, self._writer_name)
+        return Manifest(self.place, self._writer_name)
 
     @cached_property
     def _writer_name(self) -> str:
         return f"{machine_name()}-{secrets.token_hex(4)}"
 
 
-def _root_file(path: Path) -> Path:
-    return path / "tokens.zarr" / "zarr.json"
-
-
-def _checked_path(path: Path | str) -> Path:
-    if "://" in str(path):
-        raise StoreError(f"the store {path} is a URL; this version reads and writes stores in folders only")
-    # An open store goes on reading wherever the program goes.
-    return Path(path).absolute()
-
-
-def _create(path: Path, encoding: Encoding) -> None:
-    with storage_errors("making the store", path):
-        if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - set(FOLDERS)):
-            raise StoreError(f"{path} exists and is not a store; choose another path for the store, or an empty folder")
-        path.mkdir(parents=True, exist_ok=True)
-        for name in FOLDERS:
-            (path / name).mkdir(exist_ok=True)
+def _create(place: Place, encoding: Encoding) -> None:
+    with storage_errors("making the store", place.path):
+        place.make()
         # Whoever is first decides the encoding; the other one is told by the comparison that follows.
-        raw = metadata_bytes(group_metadata(root_attributes(encoding)))
-        create_exclusively(_root_file(path), raw, path / "staging" / f"root-{secrets.token_hex(8)}")
-        sync_folder(path)
+        place.create(ROOT_FILE, metadata_bytes(group_metadata(root_attributes(encoding))))
 
 
-def _read_root(path: Path) -> tuple[Encoding, FileStamp]:
-    file = _root_file(path)
+def _read_root(place: Place) -> tuple[Encoding, FileStamp]:
+    path, file = place.path, place.where(ROOT_FILE)
     try:
-        raw = file.read_bytes()
+        raw = place.read(ROOT_FILE)
     except (FileNotFoundError, NotADirectoryError):
-        what = "is not a store" if path.exists() else "does not exist"
+        what = "is not a store" if isinstance(path, Path) and path.exists() else "does not exist"
         raise StoreError(
             f"the store {path} {what}: there is no {file}; `cli.py extract` makes one (`--store` says where)"
         ) from None
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"cannot read the store {path}: {file}: {error.strerror}") from None
     try:

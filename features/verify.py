@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from features.commits import Commit, CommitFolder, FileStamp
+from features.places import place_of
 from features.store import open_store
 from features.verify_video import exchanged_files, group_files, wrong_bytes, wrong_sizes, wrong_video
 from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError, nearest_name
@@ -59,6 +60,12 @@ class VerifyReport:
         """This report and further problems."""
         return replace(self, problems=(*self.problems, *problems))
 
+    def summary(self) -> str:
+        """A line per problem, and one that says what was looked at, for people."""
+        drawn = "" if self.seed is None else f" (drawn by --seed {self.seed}, of the others commits and sizes)"
+        checked = f"{len(self.checked)} of {self.num_videos} videos{drawn}, {self.num_bytes:,} bytes"
+        return "\n".join([*map(str, self.problems), f"{checked}, {len(self.problems)} problems"])
+
     def to_dict(self) -> dict[str, Any]:
         """What `store verify --json` prints."""
         return {
@@ -82,7 +89,7 @@ def verify_store(
     """
     if sample is not None and (video_ids is not None or sample < 1):
         raise ConfigError(f"sample: expected a number of videos from 1 on and no videos by name, got {sample}")
-    found, problems = _read_commits(path)
+    found, problems = read_commits(path)
     problems = _wrong_root(path, found, bool(problems)) + problems
     if video_ids is None:
         chosen, seed = _draw(sorted(found), sample, seed)
@@ -117,19 +124,20 @@ def _wrong_root(path: Path, found: dict[str, Commit], has_damaged_records: bool)
     return []
 
 
-def _read_commits(path: Path) -> tuple[dict[str, Commit], list[Problem]]:
-    commits, found, problems = CommitFolder(path), {}, []
+def read_commits(path: Path) -> tuple[dict[str, Commit], list[Problem]]:
+    """The valid commits by video id, and the records that are not valid."""
+    commits, found, problems = CommitFolder(place_of(path)), {}, []
     for entry in commits.files():
         try:
-            commit = commits.load(Path(entry.path))
+            commit = commits.load(entry.name)
             found[commit.video_id] = commit
         except CorruptStoreError as error:
-            problems.append(Problem(None, f"commits/{entry.name}", str(error)))
+            problems.append(Problem(None, entry.name, str(error)))
         except FileNotFoundError:
             # Replaced while it was listed, on a file system where that is two steps; or removed by its owner.
             continue
         except OSError as error:
-            problems.append(Problem(None, f"commits/{entry.name}", f"unreadable ({error.strerror})"))
+            problems.append(Problem(None, entry.name, f"unreadable ({error.strerror})"))
     return found, problems
 
 
@@ -144,7 +152,8 @@ def _is_found(path: Path, video_id: str, found: dict[str, Commit]) -> bool:
     if video_id in found:
         return True
     # A damaged record has its own line already.
-    if CommitFolder(path).file(video_id).exists():
+    place = place_of(path)
+    if place.entry(CommitFolder(place).file(video_id)) is not None:
         return False
     raise StoreError(f"the store {path} has no valid video {video_id!r}.{nearest_name(video_id, found)}")
 

@@ -156,6 +156,10 @@ def metadata_bytes(metadata: dict[str, Any]) -> bytes:
     return (json.dumps(metadata, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+# The `zarr.json` of the groups above the videos: the same bytes everywhere.
+GROUP_BYTES = metadata_bytes(group_metadata({}))
+
+
 def spec_of(metadata: dict[str, Any]) -> ArraySpec | None:
     """The `ArraySpec` whose metadata these are; None for any other array (compressed otherwise, chunked otherwise)."""
     try:

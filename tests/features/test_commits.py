@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary, key_of, seal, unseal
+from features.places.local import LocalPlace
 from features.schema import Storage
 from vjepa_loc.errors import CorruptStoreError, StoreError
 
@@ -16,9 +17,13 @@ def a_commit(video_id="a", generation="00ff") -> Commit:
 
 
 @pytest.fixture
-def folder(tmp_path) -> CommitFolder:
-    (tmp_path / "commits").mkdir()
-    return CommitFolder(tmp_path)
+def place(tmp_path) -> LocalPlace:
+    return LocalPlace(tmp_path)
+
+
+@pytest.fixture
+def folder(place) -> CommitFolder:
+    return CommitFolder(place)
 
 
 @pytest.mark.parametrize(("video_id", "key"), [
@@ -67,8 +72,8 @@ def test_a_commit_survives_its_file():
     assert Commit.from_bytes(commit.to_bytes()) == commit
 
 
-def test_a_record_under_another_name_or_path_is_invalid(folder):
-    folder.file("b").write_bytes(a_commit("a").to_bytes())
+def test_a_record_under_another_name_or_path_is_invalid(place, folder):
+    place.replace(folder.file("b"), a_commit("a").to_bytes())
     with pytest.raises(CorruptStoreError, match="belongs to the id 'a'"):
         folder.load(folder.file("b"))
     stray = Commit("a", "videos/b/00", Storage(), a_commit().summary, {})
@@ -76,7 +81,7 @@ def test_a_record_under_another_name_or_path_is_invalid(folder):
         Commit.from_bytes(stray.to_bytes())
 
 
-def test_the_first_of_many_commits_wins(folder):
+def test_the_first_of_many_commits_wins(place, folder):
     won, start = [], threading.Barrier(8)
 
     def race(number):
@@ -89,12 +94,12 @@ def test_the_first_of_many_commits_wins(folder):
     [thread.join() for thread in threads]
     assert len(won) == 1
     assert folder.get("a").path == f"videos/a/{won[0]:04x}"
-    assert list((folder.path.parent / "staging").iterdir()) == []
+    assert list(place.staging.iterdir()) == []
 
 
-def test_a_damaged_record_counts_as_absent_and_is_overwritten(folder):
+def test_a_damaged_record_counts_as_absent_and_is_overwritten(place, folder):
     folder.create(a_commit(generation="01"))
-    folder.file("a").write_bytes(folder.file("a").read_bytes()[:-9])
+    place.replace(folder.file("a"), place.read(folder.file("a"))[:-9])
     assert folder.get("a") is None
     with pytest.raises(CorruptStoreError, match="counts as absent until it is extracted again"):
         folder.load(folder.file("a"))
