@@ -3,6 +3,7 @@
 import mmap
 import os
 import threading
+import weakref
 from collections import deque
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ class MappedFile:
     somebody still looks at lives on until it is let go.
     """
 
-    __slots__ = ("_mapping", "data", "identity", "size", "used", "view")
+    __slots__ = ("_mapping", "data", "identity", "size", "used", "view", "__weakref__")
 
     def __init__(self, mapping: mmap.mmap | None, identity: tuple[int, int, int]):
         self._mapping = mapping
@@ -65,21 +66,26 @@ class MappedFiles:
 
     def __init__(self, max_files: int = MAX_OPEN_FILES):
         self._max_files = max_files
-        self._files: deque[MappedFile] = deque()
+        # A file that nobody reads any more is let go at once: it may have been removed, and its space would stay taken.
+        self._files: deque[weakref.ref[MappedFile]] = deque()
         self._lock = threading.Lock()
-        # A thread that holds the lock does not exist in a forked child.
-        os.register_at_fork(after_in_child=self._renew_lock)
+        if hasattr(os, "register_at_fork"):
+            # A thread that holds the lock does not exist in a forked child.
+            os.register_at_fork(after_in_child=self._renew_lock)
 
     def open(self, path: str) -> MappedFile:
         """Raises as `MappedFile.of`."""
         mapped = MappedFile.of(path)
         with self._lock:
-            self._files.append(mapped)
+            self._files.append(weakref.ref(mapped))
             while len(self._files) > self._max_files:
-                oldest = self._files.popleft()
+                reference = self._files.popleft()
+                oldest = reference()
+                if oldest is None:
+                    continue
                 if oldest.used and oldest is not mapped:
                     oldest.used = False
-                    self._files.append(oldest)
+                    self._files.append(reference)
                 else:
                     oldest.close()
         return mapped

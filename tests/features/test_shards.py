@@ -1,5 +1,8 @@
 """Our shard writer and reader against zarr-python, and what a damaged shard says."""
 
+import gc
+import os
+
 import google_crc32c
 import numpy as np
 import pytest
@@ -198,12 +201,26 @@ def test_a_file_in_use_is_not_the_one_that_is_closed(tmp_path):
         (tmp_path / str(number)).write_bytes(bytes([number]))
     files = MappedFiles(max_files=2)
     busy, idle = (files.open(str(tmp_path / str(number))) for number in range(2))
-    seen = idle.data
+    seen, others = idle.data, []
     idle.used = False
     for number in range(2, 5):
         busy.used = True
-        files.open(str(tmp_path / str(number))).used = False
+        others.append(files.open(str(tmp_path / str(number))))
+        others[-1].used = False
     assert busy.data is not None and idle.data is None and seen[0] == 1
+
+
+def test_a_file_that_nobody_reads_any_more_is_let_go(tmp_path):
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    array = reader(tmp_path, *written(tmp_path, steps(8)))
+    before = descriptors()
+    read(array, 0, 8)
+    assert descriptors() == before + 1
+    del array
+    gc.collect()
+    assert descriptors() == before
 
 
 def test_a_part_of_the_grid(tmp_path):
