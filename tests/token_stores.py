@@ -41,7 +41,7 @@ class MemoryVideo:
         self.time_grid = TimeGrid(self.frames, num_frames)
         self.num_steps = len(self.frames)
         self.levels = ("tokens", "pool1")
-        self.storage = SimpleNamespace(number_format="int8", levels=self.levels)
+        self.storage = SimpleNamespace(number_format="int8", levels=self.levels, compression="none")
         clip = self.frames[:, 0] // clip_frames
         self.first_frame_seen = (clip * clip_frames).astype(np.int32)
         self.last_frame_seen = np.minimum(self.first_frame_seen + clip_frames, num_frames).astype(np.int32) - 1
@@ -50,21 +50,34 @@ class MemoryVideo:
         self.mean, self.std = mean_C.numpy(), std_C.numpy()
         self._codes, self._scale = (values.numpy() for values in quantise(tokens_THWC, mean_C, std_C))
         self._pool1 = tokens_THWC.mean(dim=(1, 2), keepdim=True).half().numpy()
-        self.num_reads = 0
+        self.num_reads, self.announced = 0, []
 
     def shape(self, level="tokens"):
         return (self._pool1 if level == "pool1" else self._codes).shape
 
-    def read_codes(self, start, stop):
+    def read_codes(self, start, stop, out=None):
         self.num_reads += 1
-        return self._codes[start:stop].copy(), self._scale[start:stop].copy()
+        return _filled(out, (self._codes[start:stop], self._scale[start:stop]))
 
-    def read(self, level, start, stop):
+    def read(self, level, start, stop, out=None):
         self.num_reads += 1
         if level == "pool1":
-            return self._pool1[start:stop].copy()
-        values = self._codes[start:stop] * self._scale[start:stop, ..., None].astype(np.float32) * self.std + self.mean
-        return values.astype(np.float16)
+            values = self._pool1[start:stop]
+        else:
+            values = self._codes[start:stop] * self._scale[start:stop, ..., None].astype(np.float32) * self.std + self.mean
+        return values.astype(np.float16) if out is None else _filled((out,), (values,))[0]
+
+    def will_read(self, level, start, stop):
+        self.announced.append((level, start, stop))
+
+
+def _filled(out, values):
+    """`out`, arrays or tensors, with the values; copies of these where there is none."""
+    if out is None:
+        return tuple(value.copy() for value in values)
+    for array, value in zip(out, values, strict=True):
+        np.copyto(np.asarray(array), value, casting="same_kind")
+    return out
 
 
 class MemoryStore:

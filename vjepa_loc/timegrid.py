@@ -12,6 +12,7 @@ Shapes: T steps, N frames of the video.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,6 +53,11 @@ class TimeGrid:
     @property
     def num_steps(self) -> int:
         return len(self.start_T)
+
+    @cached_property
+    def middle_T(self) -> np.ndarray:
+        """(T,) float64: the middle of each step, a frame edge or half way between two."""
+        return (self.start_T + self.end_T) / 2
 
     def frame_to_step(self, frames: ArrayLike) -> np.ndarray:
         """Frame edges (any shape, real) as step coordinates 0..T; what lies outside the grid becomes 0 or T."""

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from heads.training.augment import AugmentConfig
 from heads.training.joining import JoinConfig
+from heads.training.loader import READER_THREADS
 from heads.training.precision import Precision
 
 
@@ -26,5 +27,6 @@ class TrainConfig(AugmentConfig, JoinConfig):
     precision: Precision = Field("auto", description="bf16, fp32, or auto: bf16 where the hardware computes in it")
     num_threads: int | None = Field(None, ge=1, description="threads of torch; None leaves them as they are")
     use_damaged: bool = Field(False, description="train on videos of which decoding lost frames, too")
-    cache_bytes: int = Field(4 * 2**30, ge=0, description="memory for stored tokens, so that later epochs read no file")
+    reader_threads: int = Field(READER_THREADS, ge=1, description="threads that read batches ahead; the numbers do not depend on it")
+    cache_bytes: int = Field(4 * 2**30, ge=0, description="memory for tokens of compressed stores, so that they are decompressed once")
     seed: int = Field(0, ge=0)

@@ -12,7 +12,9 @@ import numpy as np
 from lightning import LightningDataModule
 
 from heads.parts.contract import Targets, TokenSpec
-from heads.training.loader import BufferRing, TokenReader, WindowBatches, in_order, shuffled
+from heads.training.batch_order import in_order, shuffled
+from heads.training.loader import TokenReader, WindowBatches
+from heads.training.ring import BatchRing
 from heads.training.run_folder import RunInfo
 from heads.training.standardise import Standardisation, measure_standardisation
 from heads.training.streams import CacheBudget, VideoExtent, VideoStream
@@ -110,7 +112,7 @@ class TrainingData(LightningDataModule):
     ):
         super().__init__()
         self.config, self.window_frames = info.train, info.window_frames
-        self._ring = BufferRing()
+        self._ring = BatchRing()
         splits = {}
         for name, video_ids in (("train", info.train_videos), ("val", info.val_videos)):
             videos = StreamedVideos.open(stores, video_ids, level)
@@ -143,11 +145,13 @@ class TrainingData(LightningDataModule):
             yield from self.train.reader.cut_targets(windows, self.train.targets)
 
     def train_dataloader(self) -> WindowBatches:
-        return WindowBatches(self.train.reader, self.epoch_batches(self.trainer.current_epoch), self.train.targets, self._ring)
+        return self._batches(self.train, self.epoch_batches(self.trainer.current_epoch))
 
     def val_dataloader(self) -> WindowBatches | list:
         if self.val is None:
             return []
         windows = self.val.videos.sliding(self.window_frames, self.config.hop_frames(self.window_frames))
-        batches = in_order(windows, self.val.reader, self.config.batch_size)
-        return WindowBatches(self.val.reader, batches, self.val.targets, self._ring)
+        return self._batches(self.val, in_order(windows, self.val.reader, self.config.batch_size))
+
+    def _batches(self, source: WindowSource, batches: list[list[Window]]) -> WindowBatches:
+        return WindowBatches(source.reader, batches, source.targets, self._ring, self.config.reader_threads)

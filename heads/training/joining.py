@@ -149,8 +149,7 @@ class VideoJoiner:
         if not filled:
             return 0, np.zeros((0, 4))
         low, high = min(first for first, _ in filled), max(stop for _, stop in filled)
-        grid = self.extent.time_grid
-        middle_K = (grid.start_T[low:high] + grid.end_T[low:high]) / 2
+        middle_K = self.extent.time_grid.middle_T[low:high]
         summed_K4, weight_K = np.zeros((high - low, 4)), np.zeros(high - low)
         for (first, boxes_k4), score, window_2 in zip(pieces, scores_M, windows_M2, strict=True):
             rows = slice(first - low, first - low + len(boxes_k4))

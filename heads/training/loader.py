@@ -1,52 +1,32 @@
-"""Batches of windows, read from stores by one background thread.
+"""Batches of windows, read from stores by threads into a ring of reused buffers.
 
-Worker processes cost more than they give here (fresh shared memory, three copies): one thread reads and dequantises ahead into a
-small ring of reused buffers, because fresh tensors of this size are mostly page faults.
+Worker processes cost more than they give here (fresh shared memory, three copies). Threads do, because all they do is to copy
+what is stored: numpy lets the others run meanwhile, and no thread starts a team of torch threads beside the one that trains.
 
-Shapes: B windows, T steps, H x W cells, C channels.
+Shapes: B windows, T steps, n steps of one window, H x W cells, C channels.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TypeVar
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from heads.parts.contract import Batch, Targets, TokenStream
+from heads.parts.contract import Targets
+from heads.training.announce import Announcer
+from heads.training.read_ahead import ReadAhead
+from heads.training.ring import BatchRing, Slot
 from heads.training.standardise import Standardisation
+from heads.training.stored_batch import StoredBatch, StoredStream
 from heads.training.streams import CacheBudget, VideoStream
 from heads.training.targets import VideoTargets
 from heads.training.windows import Window, steps_in_window
+from vjepa_loc.errors import RunError
 
-Item = TypeVar("Item")
-
-AHEAD = 2
-# Beside the batches in the queue one is being filled and one is being used; one more for a caller that looks one ahead.
-RING_SIZE = AHEAD + 3
-NEIGHBOURS = 8
-
-
-@dataclass
-class WindowBatch:
-    """A batch, the windows it shows, and their targets where there are any.
-
-    The tokens lie in a reused buffer: they are good until the second batch after this one is asked for.
-    """
-
-    batch: Batch
-    windows: list[Window]
-    targets: list[Targets] | None = None
-
-    def to(self, device) -> WindowBatch:
-        targets = None if self.targets is None else [target.to(device) for target in self.targets]
-        return WindowBatch(self.batch.to(device), self.windows, targets)
+READER_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -62,14 +42,27 @@ class TokenReader:
         first, stop = self._steps(window, 0)
         return stop - first
 
-    def grids(self, window: Window) -> tuple[tuple[int, int], ...]:
-        """(H, W) of each stream of the window's video."""
-        return tuple(stream.grid for stream in self.streams[window.video_id])
+    def layout(self, window: Window) -> tuple[tuple[int, int, bool], ...]:
+        """(H, W, whether it is stored as codes) of each stream of the window's video."""
+        return tuple((*stream.grid, stream.coded) for stream in self.streams[window.video_id])
 
-    def read(self, windows: Sequence[Window], new_tokens: Callable[[tuple[int, ...]], Tensor] = torch.empty) -> Batch:
-        """The windows as one batch, padded to the longest; their videos have one grid. `new_tokens(shape)` gives the memory."""
-        streams = tuple(self._read_stream(windows, index, new_tokens) for index in range(len(self.standardisations)))
-        return Batch(streams, float(windows[0].num_frames))
+    def read(self, windows: Sequence[Window], stored_in: Slot | None = None, decoded_in: Slot | None = None) -> StoredBatch:
+        """The windows as one batch, padded to the longest; their videos have one layout. It lies in the given memory."""
+        stored_in, decoded_in = stored_in or Slot(), decoded_in or Slot()
+        streams = tuple(self._read_stream(windows, index, stored_in) for index in range(len(self.standardisations)))
+        return StoredBatch(streams, list(windows), None, stored_in, decoded_in)
+
+    def will_read(self, windows: Sequence[Window]) -> None:
+        """Asks the system to fetch the windows from the disk now; returns at once."""
+        for window in windows:
+            for index, stream in enumerate(self.streams[window.video_id]):
+                stream.will_read(*self._steps(window, index))
+
+    def num_bytes(self, windows: Sequence[Window]) -> int:
+        """How much is read for the windows, about: as if all streams had the steps of the first."""
+        return sum(
+            self.num_steps(window) * sum(stream.bytes_per_step for stream in self.streams[window.video_id]) for window in windows
+        )
 
     def cut_targets(self, windows: Sequence[Window], targets: Mapping[str, VideoTargets]) -> list[Targets]:
         """The targets of the windows, on the steps of the first stream as `read` pads them."""
@@ -77,137 +70,98 @@ class TokenReader:
         num_steps = max(stop - first for first, stop in ranges)
         return [targets[window.video_id].cut(window, first, num_steps) for window, (first, _) in zip(windows, ranges, strict=True)]
 
+    @cached_property
+    def _standard(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(each.mean_C.numpy(), each.std_C.numpy()) for each in self.standardisations]
+
     def _steps(self, window: Window, index: int) -> tuple[int, int]:
         return steps_in_window(self.streams[window.video_id][index].extent.time_grid, window)
 
-    def _read_stream(self, windows: Sequence[Window], index: int, new_tokens) -> TokenStream:
+    def _read_stream(self, windows: Sequence[Window], index: int, memory: Slot) -> StoredStream:
         videos = [self.streams[window.video_id][index] for window in windows]
         ranges = [self._steps(window, index) for window in windows]
-        standardisation = self.standardisations[index]
-        B, T = len(windows), max(stop - first for first, stop in ranges)
-        H, W = videos[0].grid
-        tokens_BTHWC = new_tokens((B, T, H, W, len(standardisation.mean_C)))
-        valid_BTHW = torch.zeros(B, T, H, W, dtype=torch.bool)
-        cell_box_BHW4 = torch.stack([video.cell_box_norm_HW4 for video in videos])
-        start_BT, end_BT, first_seen_BT, last_seen_BT = torch.zeros(4, B, T)
+        num_steps = tuple(stop - first for first, stop in ranges)
+        coded, (H, W) = videos[0].coded, videos[0].grid
+        B, T, C = len(windows), max(num_steps), videos[0].channels
+        values_BTHWC = memory.tensor((index, "values"), (B, T, H, W, C), torch.int8 if coded else torch.float16)
+        scale_BTHW = memory.tensor((index, "scale"), (B, T, H, W), torch.float16) if coded else None
+        values, scale = values_BTHWC.numpy(), None if scale_BTHW is None else scale_BTHW.numpy()
+        valid_BTHW = np.zeros((B, T, H, W), bool)
+        positions_4BT = np.empty((4, B, T), np.float32)
         for row, (window, video, (first, stop)) in enumerate(zip(windows, videos, ranges, strict=True)):
             n = stop - first
-            video.fill(tokens_BTHWC[row, :n], first, stop, standardisation, self.budget)
-            tokens_BTHWC[row, n:] = 0
+            video.read_into(values[row, :n], None if scale is None else scale[row, :n], first, stop, self.budget)
             valid_BTHW[row, :n] = video.valid_HW
-            start_BT[row] = _padded(video.start_T[first:stop], T) - window.start_frame
-            end_BT[row] = _padded(video.end_T[first:stop], T) - window.start_frame
-            first_seen_BT[row] = _padded(video.first_seen_T[first:stop], T) - window.start_frame
-            last_seen_BT[row] = _padded(video.last_seen_T[first:stop], T) - window.start_frame
-        return TokenStream(tokens_BTHWC, valid_BTHW, cell_box_BHW4, start_BT, end_BT, first_seen_BT, last_seen_BT)
-
-
-def _padded(values_n: Tensor, num_steps: int) -> Tensor:
-    """Positions of padded steps repeat the last real one: finite, and inside the video."""
-    return torch.cat([values_n, values_n[-1:].expand(num_steps - len(values_n))])
+            for positions_BT, positions_T in zip(positions_4BT, video.positions, strict=True):
+                positions_BT[row, :n] = positions_T[first:stop] - window.start_frame
+            # Positions of padded steps repeat the last real one: finite, and inside the video.
+            positions_4BT[:, row, n:] = positions_4BT[:, row, n - 1 : n]
+        mean_C, std_C = self._standard[index]
+        levels_BC = [np.stack(level) for level in zip(*(video.channel_level for video in videos), strict=True)]
+        cell_box_BHW4 = np.stack([video.cell_box_norm_HW4 for video in videos])
+        return StoredStream(
+            values_BTHWC, scale_BTHW, torch.from_numpy(levels_BC[1] / std_C), torch.from_numpy((levels_BC[0] - mean_C) / std_C),
+            num_steps, torch.from_numpy(valid_BTHW), torch.from_numpy(cell_box_BHW4), *map(torch.from_numpy, positions_4BT),
+        )
 
 
 class WindowBatches:
-    """Iterates over the batches of some windows, in their order, read ahead by a thread.
+    """Iterates over the batches of some windows as `StoredBatch`, in their order, read ahead by threads.
 
-    The same windows give the same batches, however often it is iterated. A `ring` may be handed on to the next `WindowBatches`
-    once this one is done with: new memory is slow at its first touch.
+    The same windows give the same batches, however often it is iterated and by however many threads. A `ring` may be handed on to
+    the next `WindowBatches` once this one is done with: new memory is slow at its first touch. `state_dict` says how many batches
+    were handed out; after `load_state_dict` the next iteration begins behind them.
     """
 
     def __init__(
         self, reader: TokenReader, batches: Sequence[Sequence[Window]], targets: Mapping[str, VideoTargets] | None = None,
-        ring: BufferRing | None = None,
+        ring: BatchRing | None = None, num_threads: int = READER_THREADS,
     ):
         self.reader, self.batches, self.targets = reader, batches, targets
-        self.ring = ring or BufferRing()
+        self.ring, self.num_threads = ring or BatchRing(), num_threads
+        self._start = self._handed_out = 0
 
     def __len__(self) -> int:
+        """All batches, also those before the place where an iteration begins."""
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[WindowBatch]:
-        return read_ahead((self._load(windows) for windows in self.batches), AHEAD)
+    def __iter__(self) -> Iterator[StoredBatch]:
+        self._handed_out, self._start = self._start, 0
+        batches = self.batches[self._handed_out :]
+        announcer = Announcer(
+            lambda position: self.reader.will_read(batches[position]),
+            lambda position: self.reader.num_bytes(batches[position]), len(batches),
+        )
+        # One more than are being read at a time, so that no thread has to wait until the last batch is done with.
+        ahead = self.num_threads + 1
+        self.ring.begin(ahead + 1)
 
-    def _load(self, windows: Sequence[Window]) -> WindowBatch:
-        targets = None if self.targets is None else self.reader.cut_targets(windows, self.targets)
-        return WindowBatch(self.reader.read(windows, self.ring.next), list(windows), targets)
+        def read(position: int) -> StoredBatch:
+            announcer.ask_ahead(position)
+            return self._read(batches[position], self.ring.stored(position), self.ring.decoded(position))
 
-
-class BufferRing:
-    """Float32 buffers used in turn; each grows to the largest shape it was asked for."""
-
-    def __init__(self, num_buffers: int = RING_SIZE):
-        self._buffers: list[Tensor] = [torch.empty(0) for _ in range(num_buffers)]
-        self._turn = 0
-
-    def next(self, shape: tuple[int, ...]) -> Tensor:
-        size = int(np.prod(shape))
-        if len(self._buffers[self._turn]) < size:
-            self._buffers[self._turn] = torch.empty(size)
-        buffer = self._buffers[self._turn][:size].view(shape)
-        self._turn = (self._turn + 1) % len(self._buffers)
-        return buffer
-
-
-def in_order(windows: Sequence[Window], reader: TokenReader, batch_size: int) -> list[list[Window]]:
-    """Batches of consecutive windows; a new grid starts a new batch."""
-    return [batch for _, run in groupby(windows, key=reader.grids) for batch in _cut(list(run), batch_size)]
-
-
-def shuffled(
-    windows: Sequence[Window], reader: TokenReader, batch_size: int, generator: np.random.Generator
-) -> list[list[Window]]:
-    """Batches in random order, of random windows of one grid and of similar length, so that little is padded."""
-    windows = [windows[index] for index in generator.permutation(len(windows))]
-    batches = []
-    for _, alike in groupby(sorted(windows, key=reader.grids), key=reader.grids):
-        for pool in _cut(list(alike), NEIGHBOURS * batch_size):
-            batches += _cut(sorted(pool, key=reader.num_steps), batch_size)
-    return [batches[index] for index in generator.permutation(len(batches))]
-
-
-def _cut(windows: Sequence[Window], size: int) -> list[list[Window]]:
-    return [list(windows[start : start + size]) for start in range(0, len(windows), size)]
-
-
-def read_ahead(items: Iterator[Item], ahead: int) -> Iterator[Item]:
-    """The same items, computed by a thread up to `ahead` before they are asked for; its exceptions are raised here.
-
-    The thread ends when the iterator is exhausted, closed or collected.
-    """
-    ready: queue.Queue = queue.Queue(maxsize=ahead)
-    stopped = threading.Event()
-
-    def work():
-        # Of this thread alone: a second team of threads beside the one that trains costs more than it gives.
-        torch.set_num_threads(1)
+        reading = self.ring.reading = ReadAhead(read, len(batches), self.num_threads, ahead)
         try:
-            for item in items:
-                if not _put(ready, (item, None), stopped):
-                    return
-            _put(ready, (None, StopIteration()), stopped)
-        except BaseException as error:
-            _put(ready, (None, error), stopped)
+            for batch in reading:
+                self._handed_out += 1
+                yield batch
+        finally:
+            reading.close()
 
-    thread = threading.Thread(target=work, name="window-reader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+    def state_dict(self) -> dict[str, int]:
+        return {"handed_out": self._handed_out, "batches": len(self)}
 
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Raises `RunError` where the windows are not those of the state."""
+        if state["batches"] != len(self):
+            raise RunError(
+                f"the training stopped after batch {state['handed_out']} of {state['batches']} of its epoch, which now has "
+                f"{len(self)}: dataset or store have changed since; train again"
+            )
+        self._start = state["handed_out"]
 
-def _put(ready: queue.Queue, entry, stopped: threading.Event) -> bool:
-    while not stopped.is_set():
-        try:
-            ready.put(entry, timeout=0.1)
-            return True
-        except queue.Full:
-            continue
-    return False
+    def _read(self, windows: Sequence[Window], stored_in: Slot, decoded_in: Slot) -> StoredBatch:
+        batch = self.reader.read(windows, stored_in, decoded_in)
+        if self.targets is not None:
+            batch.targets = self.reader.cut_targets(windows, self.targets)
+        return batch

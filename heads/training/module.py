@@ -13,7 +13,7 @@ from heads.training.augment import augmented
 from heads.training.callbacks import MONITOR
 from heads.training.collect import EventCollector
 from heads.training.config import TrainConfig
-from heads.training.loader import WindowBatch
+from heads.training.stored_batch import WindowBatch
 from vjepa_loc.errors import RunError
 from vjepa_loc.events import Event
 

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from features.schema import Encoding
+from heads.training.batch_order import in_order
 from heads.training.collect import EventCollector
 from heads.training.data import StreamedVideos, align
-from heads.training.loader import TokenReader, WindowBatches, in_order
+from heads.training.loader import TokenReader, WindowBatches
 from heads.training.precision import uses_bf16
 from heads.training.run_folder import RunFolder, RunInfo, check_encodings, open_recorded_stores
 from heads.training.streams import VideoStream
@@ -89,9 +90,10 @@ class Run:
         batches = WindowBatches(reader, in_order(windows, reader, config.batch_size))
         collector = EventCollector(videos.extents, self.labels, config)
         bf16 = uses_bf16(config.precision, self.device)
-        for batch in batches:
+        for stored in batches:
+            batch = stored.to(self.device)
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                collector.add(batch.windows, self.head.decode(self.head(batch.batch.to(self.device))))
+                collector.add(batch.windows, self.head.decode(self.head(batch.batch)))
         return collector.finish()
 
 

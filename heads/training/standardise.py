@@ -49,13 +49,12 @@ def measure_standardisation(videos: Sequence[VideoStream]) -> Standardisation:
     channels = videos[0].channels
     tokens_per_step = sum(int(video.valid_HW.sum()) for video in videos) / len(videos)
     steps_per_piece = max(1, round(SAMPLE_TOKENS / tokens_per_step / len(videos) / PIECES_PER_VIDEO))
-    raw_units = Standardisation.identity(channels)
     count, mean_C, square_C = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
     for video in videos:
         for start, stop in _spread_pieces(video.num_steps, steps_per_piece):
-            tokens_nHWC = torch.empty(stop - start, *video.grid, channels)
-            video.fill(tokens_nHWC, start, stop, raw_units)
-            var_C, piece_mean_C = torch.var_mean(tokens_nHWC[:, video.valid_HW].reshape(-1, channels), dim=0, correction=0)
+            tokens_nHWC = video.stored.read(video.level, start, stop, torch.empty(stop - start, *video.grid, channels))
+            valid_HW = torch.from_numpy(video.valid_HW)
+            var_C, piece_mean_C = torch.var_mean(tokens_nHWC[:, valid_HW].reshape(-1, channels), dim=0, correction=0)
             # Sums of squares about the mean so far, joined as in Chan et al. 1983: float32 pieces stay exact enough.
             num_tokens = (stop - start) * int(video.valid_HW.sum())
             delta_C = piece_mean_C.double() - mean_C

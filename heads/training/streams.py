@@ -1,26 +1,22 @@
-"""Stored videos as a head sees them: one level of the pyramid, standardised, with the position of every step and cell.
+"""Stored videos as a head reads them: one level of the pyramid, with the position of every step and cell.
 
 Shapes: T steps of a video, n steps of a piece of it, H x W cells of the level, C channels.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from features.pyramid import pool_valid, pool_weights
-from features.quantise import dequantise
 from features.zarr_layout import POOL_SIZES
-from heads.training.standardise import Standardisation
 from vjepa_loc.errors import RunError
 from vjepa_loc.spacegrid import SpaceGrid
 from vjepa_loc.timegrid import TimeGrid
-
-SERIAL_VALUES = 32768
-"""at::internal::GRAIN_SIZE."""
 
 
 @dataclass(frozen=True)
@@ -34,41 +30,31 @@ class VideoExtent:
     time_grid: TimeGrid
 
 
-@dataclass(frozen=True)
-class RawSteps:
-    """Steps as they are stored: int8 codes with one scale per token, or floating-point values without a scale."""
-
-    values_nHWC: Tensor
-    scale_nHW: Tensor | None = None
-
-    @property
-    def num_bytes(self) -> int:
-        scale = self.scale_nHW
-        return self.values_nHWC.nbytes + (0 if scale is None else scale.nbytes)
-
-    def piece(self, start: int, stop: int) -> RawSteps:
-        return RawSteps(self.values_nHWC[start:stop], None if self.scale_nHW is None else self.scale_nHW[start:stop])
-
-
 class CacheBudget:
-    """Bytes that stored tokens may take in memory; shared by the streams of one training."""
+    """Bytes that decompressed tokens may take in memory; shared by the streams of one training."""
 
     def __init__(self, num_bytes: int):
         self.left = num_bytes
+        self._lock = Lock()
 
     def take(self, num_bytes: int) -> bool:
         """Whether `num_bytes` still fit; if so they are gone."""
-        if num_bytes > self.left:
-            return False
-        self.left -= num_bytes
-        return True
+        with self._lock:
+            if num_bytes > self.left:
+                return False
+            self.left -= num_bytes
+            return True
 
 
 class VideoStream:
     """One video of one store at the level that a head reads.
 
-    `stored` is a `features.store.StoredVideo`, or anything with its reading interface. Raises `RunError` when the video
-    lacks the level.
+    `stored` is a `features.store.StoredVideo`, or anything with its reading interface. `coded` says whether the level is stored
+    as int8 codes. `channel_level` is (mean_C, std_C), which decode what is stored: zeros and ones where that is in raw units.
+    `bytes_per_step` counts values and scales, as read.
+    `positions` are four arrays (T,), in frames: where each step starts and ends, the first and the last frame that it saw.
+
+    Raises `RunError` when the video lacks the level.
     """
 
     def __init__(self, stored, level: str):
@@ -80,21 +66,17 @@ class VideoStream:
         self.stored = stored
         self.level = level
         self.extent = VideoExtent(stored.id, stored.num_frames, stored.width, stored.height, stored.time_grid)
-        boxes_HW4, valid_HW = level_cells(stored.space_grid, level)
-        self.cell_box_norm_HW4 = torch.from_numpy(boxes_HW4.astype(np.float32))
-        self.valid_HW = torch.from_numpy(valid_HW)
+        boxes_HW4, self.valid_HW = level_cells(stored.space_grid, level)
+        self.cell_box_norm_HW4 = boxes_HW4.astype(np.float32)
         grid = self.extent.time_grid
-        self.start_T, self.end_T = (torch.from_numpy(np.ascontiguousarray(edges)) for edges in (grid.start_T, grid.end_T))
-        self.first_seen_T, self.last_seen_T = (
-            torch.from_numpy(np.asarray(seen, dtype=np.float64)) for seen in (stored.first_frame_seen, stored.last_frame_seen)
-        )
-        self._coded = level == "tokens" and stored.storage.number_format == "int8"
-        self._kept: RawSteps | None = None
-        self._refused = False
-
-    @property
-    def channels(self) -> int:
-        return self.stored.shape(self.level)[-1]
+        self.positions = grid.start_T, grid.end_T, stored.first_frame_seen, stored.last_frame_seen
+        self.coded = level == "tokens" and stored.storage.number_format == "int8"
+        *cells_HW, self.channels = stored.shape(level)[1:]
+        self.bytes_per_step = math.prod(cells_HW) * (self.channels + 2 if self.coded else 2 * self.channels)
+        # What is not compressed lies in the page cache already: a second copy of it would only take its place.
+        self._worth_keeping = stored.storage.compression != "none"
+        self._kept: tuple[np.ndarray, ...] | None = None
+        self._lock = Lock()
 
     @property
     def num_steps(self) -> int:
@@ -105,47 +87,50 @@ class VideoStream:
         """(H, W) of the level."""
         return tuple(self.valid_HW.shape)
 
-    def raw(self, start: int, stop: int, budget: CacheBudget | None = None) -> RawSteps:
-        """Stored steps start..stop. With a `budget` that has room the whole video is read once and kept."""
-        if self._kept is None and budget is not None and not self._refused:
-            # The size of one step tells that of the whole, so that a video that does not fit is not read for nothing.
-            if budget.take(self._read(0, 1).num_bytes * self.num_steps):
-                self._kept = self._read(0, self.num_steps)
-            self._refused = self._kept is None
-        return self._read(start, stop) if self._kept is None else self._kept.piece(start, stop)
+    @cached_property
+    def channel_level(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.coded:
+            return self.stored.mean, self.stored.std
+        return np.zeros(self.channels, np.float32), np.ones(self.channels, np.float32)
 
-    def _read(self, start: int, stop: int) -> RawSteps:
-        if self._coded:
-            codes_nHWC, scale_nHW = self.stored.read_codes(start, stop)
-            return RawSteps(torch.from_numpy(np.asarray(codes_nHWC)), torch.from_numpy(np.asarray(scale_nHW)))
-        return RawSteps(torch.from_numpy(np.asarray(self.stored.read(self.level, start, stop))))
+    def read_into(
+        self, values_nHWC: np.ndarray, scale_nHW: np.ndarray | None, start: int, stop: int, budget: CacheBudget | None = None
+    ) -> None:
+        """Stored steps start..stop: int8 codes and their float16 scale, or float16 values without one.
 
-    def fill(self, out_nHWC: Tensor, start: int, stop: int, standardisation: Standardisation, budget: CacheBudget | None = None):
-        """Write the standardised steps start..stop into `out_nHWC` (contiguous, float32)."""
-        raw = self.raw(start, stop, budget)
-        mean_C, std_C = standardisation.mean_C, standardisation.std_C
-        parts = _serial_parts(out_nHWC.shape)
-        out, values = out_nHWC.view(parts), raw.values_nHWC.view(parts)
-        if raw.scale_nHW is not None:
-            # (code * scale * video std + video mean - mean) / std is a dequantisation with other constants.
-            video_mean_C, video_std_C = torch.tensor(self.stored.mean), torch.tensor(self.stored.std)
-            dequantise(values, raw.scale_nHW.view(parts[:3]), (video_mean_C - mean_C) / std_C, video_std_C / std_C, out)
-            return
-        gain_C, bias_C = 1 / std_C, -mean_C / std_C
-        for out_part, value_part in zip(out, values, strict=True):
-            out_part.copy_(value_part)
-            torch.addcmul(bias_C, out_part, gain_C, out=out_part)
+        A compressed video is decompressed as a whole the first time and kept, if the `budget` has room for it.
+        """
+        out = (values_nHWC,) if scale_nHW is None else (values_nHWC, scale_nHW)
+        if budget is not None and self._worth_keeping and (kept := self._keep(budget)) is not None:
+            for kept_part, out_part in zip(kept, out, strict=True):
+                np.copyto(out_part, kept_part[start:stop])
+        else:
+            self._read(out, start, stop)
 
+    def will_read(self, start: int, stop: int) -> None:
+        """Asks the system to fetch these steps from the disk now; returns at once."""
+        if self._kept is None:
+            self.stored.will_read(self.level, start, stop)
 
-def _serial_parts(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The shape (n, H, W, C) cut into more, smaller parts (n * k, H / k, W, C), where rows of cells allow it.
+    def _keep(self, budget: CacheBudget) -> tuple[np.ndarray, ...] | None:
+        with self._lock:
+            if self._kept is None:
+                shape_THWC = self.stored.shape(self.level)
+                dtypes = (np.int8, np.float16) if self.coded else (np.float16,)
+                shapes = (shape_THWC, shape_THWC[:3])[: len(dtypes)]
+                # What does not fit once never fits: the budget only shrinks.
+                self._worth_keeping = budget.take(self.num_steps * self.bytes_per_step)
+                if self._worth_keeping:
+                    kept = tuple(np.empty(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
+                    self._read(kept, 0, self.num_steps)
+                    self._kept = kept
+            return self._kept
 
-    torch runs an operation on fewer than `SERIAL_VALUES` values in the calling thread. The thread that reads windows ahead
-    must not start a second team of threads beside the one that trains; each part also fits the processor's cache.
-    """
-    n, H, W, C = shape
-    rows = max([rows for rows in range(1, H + 1) if H % rows == 0 and rows * W * C < SERIAL_VALUES], default=1)
-    return n * (H // rows), rows, W, C
+    def _read(self, out: tuple[np.ndarray, ...], start: int, stop: int) -> None:
+        if self.coded:
+            self.stored.read_codes(start, stop, out)
+        else:
+            self.stored.read(self.level, start, stop, out[0])
 
 
 def level_cells(space_grid: SpaceGrid, level: str) -> tuple[np.ndarray, np.ndarray]:

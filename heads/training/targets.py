@@ -121,8 +121,7 @@ def answer_to_event(answer: Answer, extent: VideoExtent) -> Event | None:
         return event
     frames_F = np.arange(first, stop)
     steps_K = np.arange(answer.first_step, answer.first_step + len(answer.boxes_norm_K4))
-    grid = extent.time_grid
-    middle_K = (grid.start_T[steps_K] + grid.end_T[steps_K]) / 2
+    middle_K = extent.time_grid.middle_T[steps_K]
     boxes_norm_F4 = np.stack([np.interp(frames_F + 0.5, middle_K, edge_K) for edge_K in answer.boxes_norm_K4.T], axis=1)
     boxes_F4 = np.clip(boxes_norm_F4, 0, 1) * _size_4(extent)
     seen_F = (boxes_F4[:, 2:] - boxes_F4[:, :2] >= SMALLEST_BOX_PX).all(axis=1)

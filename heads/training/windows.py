@@ -84,8 +84,8 @@ def steps_in_window(time_grid: TimeGrid, window: Window) -> tuple[int, int]:
     By their middles every step belongs to exactly one of the tiles of a video. A window that holds no middle at all (one that is
     shorter than a step) gets the step nearest to its own middle.
     """
-    middle_T = (time_grid.start_T + time_grid.end_T) / 2
-    first, stop = np.searchsorted(middle_T, [window.start_frame, window.end_frame], side="left")
+    middle_T = time_grid.middle_T
+    first, stop = middle_T.searchsorted((window.start_frame, window.end_frame))
     if first < stop:
         return int(first), int(stop)
     nearest = int(np.argmin(np.abs(middle_T - (window.start_frame + window.end_frame) / 2)))

@@ -55,7 +55,7 @@ def make_batch(*kinds, start=0, num_frames=VIDEO_FRAMES, window_frames=WINDOW_FR
     reader = TokenReader(streams, (Standardisation.identity(8),))
     windows = [Window(kind, start, window_frames) for kind in kinds]
     targets = {kind: VideoTargets(EVENTS[kind], LABELS, streams[kind][0].extent) for kind in kinds}
-    return reader.read(windows), reader.cut_targets(windows, targets)
+    return reader.read(windows).to("cpu").batch, reader.cut_targets(windows, targets)
 
 
 def with_noise_where_invalid(batch, num_steps=0):

@@ -1,8 +1,10 @@
+import threading
+import time
+
 import numpy as np
 import pytest
-import torch
 
-from heads.training.standardise import Standardisation, measure_standardisation
+from heads.training.standardise import measure_standardisation
 from heads.training.streams import CacheBudget, VideoStream, level_cells
 from tests.token_stores import make_event, make_space_grid, make_video
 from vjepa_loc.errors import RunError
@@ -15,42 +17,82 @@ def stream(level="tokens", **options):
 
 
 @pytest.mark.parametrize("level", ["tokens", "pool1"])
-def test_tokens_are_standardised_raw_units(level):
+def test_what_is_stored_is_read_with_what_decodes_it(level):
     video = stream(level)
-    standardisation = Standardisation(torch.linspace(-1, 1, 8), torch.linspace(0.5, 3, 8))
-    out = torch.empty(11, *video.grid, 8)
-    video.fill(out, 4, 15, standardisation)
-    raw = torch.from_numpy(video.stored.read(level, 4, 15).astype(np.float32))
-    expected = (raw - standardisation.mean_C) / standardisation.std_C
-    assert torch.allclose(out, expected, atol=5e-3)
+    values, scale, mean_C, std_C = read_some(video, 4, 15)
+    decoded = values.astype(np.float32) * (1 if scale is None else scale[..., None].astype(np.float32)) * std_C + mean_C
+    assert video.coded == (level == "tokens") == (scale is not None)
+    assert np.allclose(decoded, video.stored.read(level, 4, 15), atol=2e-3)
 
 
-def test_tokens_can_be_written_into_a_larger_grid():
-    video = stream()
-    large = torch.full((5, 6, 7, 8), 7.0)
-    video.fill(large[1:4, :4, :4], 2, 5, Standardisation.identity(8))
-    small = torch.empty(3, 4, 4, 8)
-    video.fill(small, 2, 5, Standardisation.identity(8))
-    assert torch.equal(large[1:4, :4, :4], small)
-    assert (large[0] == 7).all() and (large[:, 4:] == 7).all() and (large[:, :, 4:] == 7).all()
+def read_some(video, start, stop, budget=None):
+    values = np.empty((stop - start, *video.grid, video.channels), np.int8 if video.coded else np.float16)
+    scale = np.empty(values.shape[:3], np.float16) if video.coded else None
+    video.read_into(values, scale, start, stop, budget)
+    return values, scale, *video.channel_level
 
 
-def test_a_video_that_fits_is_read_once():
-    video, budget = stream(), CacheBudget(1 << 20)
-    out = torch.empty(3, 4, 4, 8)
-    video.fill(out, 2, 5, Standardisation.identity(8), budget)
-    first, reads = out.clone(), video.stored.num_reads
-    video.fill(out, 2, 5, Standardisation.identity(8), budget)
-    assert torch.equal(out, first) and video.stored.num_reads == reads
-    assert budget.left == (1 << 20) - video.num_steps * (4 * 4 * 8 + 4 * 4 * 2)
+def compressed_stream(level="tokens"):
+    video = stream(level)
+    video.stored.storage.compression = "zstd"
+    return VideoStream(video.stored, level)
 
 
-def test_a_video_that_does_not_fit_is_read_again_and_takes_nothing():
-    video, budget = stream(), CacheBudget(100)
-    out = torch.empty(3, 4, 4, 8)
+@pytest.mark.parametrize("level", ["tokens", "pool1"])
+def test_a_compressed_video_that_fits_is_read_once(level):
+    video, budget = compressed_stream(level), CacheBudget(1 << 20)
+    expected = read_some(video, 2, 5)
+    reads = video.stored.num_reads
+    for _ in range(3):
+        got = read_some(video, 2, 5, budget)
+        assert all(np.array_equal(a, b) for a, b in zip(got[:1], expected[:1], strict=True))
+    assert video.stored.num_reads == reads + 1
+    assert budget.left == (1 << 20) - video.num_steps * video.bytes_per_step
+    assert video.bytes_per_step == (4 * 4 * (8 + 2) if level == "tokens" else 2 * 8)
+    video.will_read(0, 3)
+    assert video.stored.announced == [], "what is in memory is not asked of the disk"
+
+
+def test_threads_that_meet_at_a_compressed_video_read_it_once():
+    video, budget = compressed_stream(), CacheBudget(1 << 20)
+    video.stored.read_codes = slowly(video.stored.read_codes)
+    threads = [threading.Thread(target=read_some, args=(video, 2, 5, budget)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert video.stored.num_reads == 1
+
+
+def slowly(function):
+    def slow(*arguments):
+        time.sleep(0.01)
+        return function(*arguments)
+
+    return slow
+
+
+def test_a_compressed_video_that_does_not_fit_takes_nothing():
+    video, budget = compressed_stream(), CacheBudget(100)
     for _ in range(2):
-        video.fill(out, 2, 5, Standardisation.identity(8), budget)
-    assert budget.left == 100 and video.stored.num_reads == 3, "one look at the size, then a read each time"
+        read_some(video, 2, 5, budget)
+    assert budget.left == 100 and video.stored.num_reads == 2
+
+
+def test_an_uncompressed_video_is_not_kept():
+    """The page cache holds it already."""
+    video, budget = stream(), CacheBudget(1 << 20)
+    for _ in range(2):
+        read_some(video, 2, 5, budget)
+    assert budget.left == 1 << 20 and video.stored.num_reads == 2
+
+
+def test_a_head_that_reads_a_pooled_level_reads_nothing_else():
+    video = stream("pool1")
+    video.stored.read_codes = None
+    read_some(video, 2, 5)
+    video.will_read(2, 5)
+    assert video.stored.announced == [("pool1", 2, 5)] and video.stored.num_reads == 1
 
 
 def test_a_level_that_is_not_stored_is_refused():
@@ -79,7 +121,7 @@ def test_standardisation_is_that_of_all_tokens():
 
 def test_bars_do_not_count_for_the_standardisation():
     video = VideoStream(make_video("v", [EVENT], 60, seed=1, input_hw=(64, 64), fit="letterbox"), "tokens")
-    tokens = video.stored.read("tokens", 0, video.num_steps)[:, video.valid_HW.numpy()].astype(np.float64)
+    tokens = video.stored.read("tokens", 0, video.num_steps)[:, video.valid_HW].astype(np.float64)
     assert not video.valid_HW.all()
     assert np.allclose(measure_standardisation([video]).mean_C, tokens.reshape(-1, 8).mean(0), atol=2e-3)
 
