@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from numcodecs import zstd
 
+from features.array_files import ArrayFiles
 from features.checksum import CRC_RESIDUE, crc32c, with_crc32c
 from features.commits import FileStamp
 from features.durable import write_all
 from features.mapped_files import UNOPENED, MappedFile
 from features.shards import NO_CHUNK
-from features.step_array import ArrayFiles, Part, Verify, has_hole
+from features.step_array import Part, Verify, has_hole
 from features.zarr_layout import CRC_BYTES, INDEX_ENTRY_BYTES, ZSTD_LEVEL, ArraySpec
 
 
@@ -112,6 +113,8 @@ class CompressedArray:
         """Asks the system to fetch these steps from the disk now; returns at once."""
         shard_steps = self.spec.shard_steps
         for shard in range(start // shard_steps, -(-stop // shard_steps)):
+            if shard not in self._mapped and not self._files.fetch_soon(self.spec.shard_name(shard)):
+                continue
             mapped, _, index = self._shard(shard)
             wanted = index[max(start - shard * shard_steps, 0) : stop - shard * shard_steps]
             if len(wanted):
@@ -182,4 +185,4 @@ class CompressedArray:
         return index.astype(np.int64)
 
     def _error(self, shard: int, what: str) -> Exception:
-        return self._files.error(self._files.folder / self.spec.shard_name(shard), what)
+        return self._files.error(self.spec.shard_name(shard), what)

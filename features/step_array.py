@@ -7,18 +7,16 @@ cache into the caller's buffer.
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from features.array_files import ArrayFiles
 from features.checksum import CRC_BYTES, CRC_RESIDUE, crc32c, crc32c_hex
-from features.commits import FileStamp
-from features.durable import ABSENT, unreadable
-from features.mapped_files import FILES, UNOPENED, MappedFile
+from features.mapped_files import UNOPENED, MappedFile
 from features.shards import NO_CHUNK, shard_index
 from features.zarr_layout import HOLE_CODE, INDEX_ENTRY_BYTES, ArraySpec
-from vjepa_loc.errors import CorruptStoreError, StoreError
+from vjepa_loc.errors import CorruptStoreError
 
 Verify = Literal["first", "always", "never"]
 Part = tuple[slice, slice]
@@ -37,63 +35,6 @@ def has_hole(values: np.ndarray) -> bool:
         # numpy has no fast float16 arithmetic: all exponent bits set is infinity or NaN.
         return bool(((values.view(np.uint16) & 0x7C00) == 0x7C00).any())
     return not bool(np.isfinite(values).all())
-
-
-class ArrayFiles:
-    """Where one array lies and how to say what is wrong with it."""
-
-    def __init__(self, video_id: str, name: str, folder: Path, stamps: dict[str, FileStamp]):
-        self.name = name
-        self.folder = folder
-        self._video_id = video_id
-        self._stamps = stamps
-
-    def error(self, file: Path | str, what: str) -> CorruptStoreError:
-        return CorruptStoreError(
-            f"video {self._video_id!r}, array {self.name!r}: {what} in {file}; the other videos are not concerned, "
-            "`cli.py store repair` extracts this one again"
-        )
-
-    def _unreadable(self, path: Path, error: OSError) -> StoreError:
-        if error.errno in ABSENT:
-            return self.error(path, f"unreadable file ({error.strerror})")
-        return unreadable(f"video {self._video_id!r}", path, error)
-
-    def stamp(self, file: str) -> FileStamp:
-        """What the commit says about a file below the array's folder."""
-        try:
-            return self._stamps[f"{self.name}/{file}"]
-        except KeyError:
-            raise self.error(self.folder / file, "a file that the commit does not name") from None
-
-    def map(self, file: str) -> MappedFile:
-        """A file below the array's folder, opened now, its size checked against the commit."""
-        path, size = self.folder / file, self.stamp(file).size
-        try:
-            mapped = FILES.open(str(path))
-        except ValueError as error:
-            raise self.error(path, f"unreadable file ({error})") from None
-        except OSError as error:
-            raise self._unreadable(path, error) from None
-        if mapped.size != size:
-            raise self.error(path, f"expected {size} bytes, got {mapped.size}")
-        return mapped
-
-    def check_whole(self, file: str, mapped: MappedFile) -> None:
-        """Raises for a file that was cut while it was open."""
-        if not mapped.is_whole():
-            raise self.error(self.folder / file, f"expected {mapped.size} bytes, got fewer: it was cut while it was open,")
-
-    def read_bytes(self, file: str) -> bytes:
-        """As `map`, for a small file that is needed whole."""
-        path = self.folder / file
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise self._unreadable(path, error) from None
-        if len(data) != self.stamp(file).size:
-            raise self.error(path, f"expected {self.stamp(file).size} bytes, got {len(data)}")
-        return data
 
 
 class _ShardView(NamedTuple):
@@ -148,9 +89,11 @@ class ShardedArray:
             step += count
 
     def will_read(self, start: int, stop: int) -> None:
-        """Asks the system to fetch these steps from the disk now; returns at once."""
+        """Asks the system to fetch these steps from the disk, or from object storage, now; returns at once."""
         stored = self._chunk_bytes + CRC_BYTES
         for shard in range(start // self._shard_steps, -(-stop // self._shard_steps)):
+            if self._mapped[shard].view is None and not self._files.fetch_soon(self._shard_names[shard]):
+                continue
             mapped, view = self._view(shard)
             before = shard * self._shard_steps
             first, last = max(start - before, 0), min(stop - before, len(view.chunks))
@@ -236,13 +179,12 @@ class ShardedArray:
         return chunk[:-CRC_BYTES].view(self._dtype).reshape(self.spec.shape[1:])
 
     def _step_error(self, shard: int, chunk: int, what: str) -> CorruptStoreError:
-        where = self._files.folder / self._shard_names[shard]
-        return self._files.error(where, what.format(step=shard * self._shard_steps + chunk))
+        return self._files.error(self._shard_names[shard], what.format(step=shard * self._shard_steps + chunk))
 
     def _irregular_offsets(self, shard: int, data: np.ndarray) -> np.ndarray | None:
         """None where the chunks lie in order; otherwise each chunk's offset. Raises where one is missing."""
         spec, num_chunks = self.spec, self.spec.chunks_in_shard(shard)
-        where = self._files.folder / self._shard_names[shard]
+        where = self._shard_names[shard]
         expected = shard_index(num_chunks, spec.chunk_bytes, spec.shard_steps)
         raw = data[-len(expected):].tobytes()
         if raw == expected and len(data) >= spec.shard_size(shard):
@@ -274,14 +216,14 @@ class ZarrArray:
         import zarr
 
         self._files = files
-        self._array = self._checked(lambda: zarr.open_array(str(files.folder), mode="r"))
+        self._array = self._checked(lambda: zarr.open_array(str(files.local_folder()), mode="r"))
         self.spec = ArraySpec(self._array.shape, str(self._array.dtype), ())
 
     def read(self, start: int, stop: int, out: np.ndarray, part: Part | None = None) -> None:
         """As `ShardedArray.read`."""
         values = self._checked(lambda: self._array[start:stop] if part is None else self._array[start:stop, part[0], part[1]])
         if values.size and has_hole(np.ascontiguousarray(values)):
-            raise self._files.error(self._files.folder, f"steps {start} to {stop - 1} hold a fill value (a hole)")
+            raise self._files.error("", f"steps {start} to {stop - 1} hold a fill value (a hole)")
         out[...] = values
 
     def will_read(self, start: int, stop: int) -> None:
@@ -291,7 +233,7 @@ class ZarrArray:
         try:
             return read()
         except (ValueError, RuntimeError, OSError, KeyError) as error:
-            raise self._files.error(self._files.folder, f"zarr cannot read it ({error})") from None
+            raise self._files.error("", f"zarr cannot read it ({error})") from None
 
 
 def read_whole(files: ArrayFiles, spec: ArraySpec) -> np.ndarray:
@@ -300,12 +242,12 @@ def read_whole(files: ArrayFiles, spec: ArraySpec) -> np.ndarray:
     data = files.read_bytes(file)
     if len(data) != spec.shard_size(0):
         expected = f"expected {spec.shard_size(0)} bytes for shape {spec.shape}"
-        raise files.error(files.folder / file, f"{expected}, got {len(data)}")
+        raise files.error(file, f"{expected}, got {len(data)}")
     if crc32c(data) != CRC_RESIDUE:
-        raise files.error(files.folder / file, "the chunk fails its crc32c")
+        raise files.error(file, "the chunk fails its crc32c")
     if crc32c_hex(data[-CRC_BYTES:]) != files.stamp(file).chunks:
-        raise files.error(files.folder / file, "a chunk that is whole, but not the one that was committed")
+        raise files.error(file, "a chunk that is whole, but not the one that was committed")
     array = np.frombuffer(data, spec.dtype, count=math.prod(spec.shape)).reshape(spec.shape)
     if array.dtype.kind == "f" and has_hole(array):
-        raise files.error(files.folder / file, "a value is not finite")
+        raise files.error(file, "a value is not finite")
     return array

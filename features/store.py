@@ -144,7 +144,7 @@ class Store:
             ) from None
         opened = self._videos.get(video_id)
         if opened is None or opened.commit != commit:
-            opened = self._videos[video_id] = StoredVideo(self.path, commit, self._verify)
+            opened = self._videos[video_id] = StoredVideo(self.place, commit, self._verify)
         return opened
 
     def info(self) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-
+from features.array_files import open_local
 from features.checksum import crc32c
-from features.commits import FileStamp
 from features.durable import storage_errors, write_all
 from features.schema import LEVELS, Storage
 from features.staged_video import StagedVideo
@@ -109,9 +108,9 @@ def copy_files(video: StoredVideo, files: Iterable[str], staged: StagedVideo) ->
     exchanged = dict(exchanged_files(video))
     for name in files:
         if name in exchanged:
-            raise CorruptStoreError(f"video {video.id!r}: {video.group_path / name}: {exchanged[name]}; {_REPAIR}")
+            raise CorruptStoreError(f"video {video.id!r}: {video.where(name)}: {exchanged[name]}; {_REPAIR}")
         stamp = video.commit.generation_files[name]
-        _copy_file(video.group_path / name, staged.path / name, stamp)
+        _copy_file(video, name, staged.path / name)
         staged.stamps[name] = stamp
 
 
@@ -135,11 +134,12 @@ def _copy_video(video: StoredVideo, target: Store, levels: Sequence[str]) -> str
     return "copied" if copied else "present"
 
 
-def _copy_file(source: Path, target: Path, stamp: FileStamp) -> None:
+def _copy_file(video: StoredVideo, name: str, target: Path) -> None:
+    source, stamp = video.where(name), video.commit.generation_files[name]
     target.parent.mkdir(parents=True, exist_ok=True)
     crc = size = 0
     try:
-        file = open(source, "rb", buffering=0)
+        file = open_local(video.place, f"tokens.zarr/{video.commit.path}/{name}", stamp, lambda path: open(path, "rb", buffering=0))
     except FileNotFoundError:
         raise CorruptStoreError(f"{source} is missing; `cli.py store verify` lists what is wrong") from None
     with file, open(target, "xb", buffering=0) as copy:

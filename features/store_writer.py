@@ -205,7 +205,7 @@ class VideoWriter:
     def _check_space(self) -> None:
         needed = self._bytes_of(self._num_steps_expected or 0)
         with self._storage_errors(0):
-            free = free_bytes(self._store.path)
+            free = free_bytes(self._store.place.staging)
         if needed > free:
             raise StoreError(
                 f"no space left for video {self.id!r} in {self._store.path}: about {readable_size(needed)} needed, "

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from features.array_files import ArrayFiles, open_local
 from features.checksum import CRC_BYTES, crc32c_hex
 from features.commits import Commit
 from features.compressed_shards import CompressedArray
 from features.durable import ABSENT, unreadable
+from features.places import Place
 from features.schema import LEVELS, Storage, VideoMeta
-from features.step_array import ArrayFiles, Part, ShardedArray, Verify, ZarrArray, read_whole
+from features.step_array import Part, ShardedArray, Verify, ZarrArray, read_whole
 from features.zarr_layout import POOL_SIZES, ArraySpec, spec_of
 from vjepa_loc.errors import CorruptStoreError, StoreError, UnknownNameError, VjepaLocError, nearest_name
 
@@ -43,11 +45,11 @@ class StoredVideo:
     file.
     """
 
-    def __init__(self, store_path: Path, commit: Commit, verify: Verify = "first"):
+    def __init__(self, place: Place, commit: Commit, verify: Verify = "first"):
         self.id = commit.video_id
         self.commit = commit
-        self._zarr_path = store_path / "tokens.zarr"
-        self.group_path = self._zarr_path / commit.path
+        self.place = place
+        self._group = f"tokens.zarr/{commit.path}"
         self._verify = verify
         self._stamps = commit.generation_files
         self._arrays: dict[str, StepArray] = {}
@@ -59,12 +61,21 @@ class StoredVideo:
             known = {name: value for name, value in attributes.items() if name in VideoMeta.model_fields}
             self.meta = VideoMeta.from_dict(known)
         except VjepaLocError as error:
-            file = self.group_path / "zarr.json"
+            file = self.where("zarr.json")
             raise CorruptStoreError(f"video {self.id!r}: the attributes in {file} are wrong: {error}") from None
 
     def __repr__(self) -> str:
         height, width = self.grid
         return f"StoredVideo({self.id!r}, {self.num_frames} frames, {self.num_steps} steps of {height}x{width})"
+
+    @property
+    def group_path(self) -> Path:
+        """The folder of the video's files, in a store that is a folder."""
+        return Path(self.place.path) / self._group
+
+    def where(self, file: str) -> str:
+        """The path or URL of one of the video's files."""
+        return self.place.where(f"{self._group}/{file}")
 
     @property
     def storage(self) -> Storage:
@@ -290,7 +301,7 @@ class StoredVideo:
             files, spec = self._files(name), spec_of(self._metadata(f"{name}/zarr.json"))
             array = _opened(files, spec, self._verify)
             if array.spec.shape[0] != self.num_steps:
-                raise files.error(files.folder / "zarr.json", f"expected {self.num_steps} steps, got shape {array.spec.shape}")
+                raise files.error("zarr.json", f"expected {self.num_steps} steps, got shape {array.spec.shape}")
             self._arrays[name] = array
         return self._arrays[name]
 
@@ -304,35 +315,41 @@ class StoredVideo:
         return values
 
     def _files(self, name: str) -> ArrayFiles:
-        return ArrayFiles(self.id, name, self.group_path / name, self._stamps)
+        return ArrayFiles(self.id, name, self.place, self._group, self._stamps)
 
     def _metadata(self, file: str) -> dict[str, Any]:
         """A `zarr.json` of this video, which has to be exactly the one that was committed."""
-        path = self.group_path / file
-        stamp = self._stamps.get(file)
+        where, stamp = self.where(file), self._stamps.get(file)
+        if stamp is None:
+            raise CorruptStoreError(f"video {self.id!r}: {where} is a file that the commit does not name")
         try:
-            raw = path.read_bytes()
+            raw = open_local(self.place, f"{self._group}/{file}", stamp, Path.read_bytes)
+        except StoreError:
+            raise
         except OSError as error:
             if error.errno not in ABSENT:
-                raise unreadable(f"video {self.id!r}", path, error) from None
-            raise CorruptStoreError(f"video {self.id!r}: unreadable file {path} ({error.strerror})") from None
-        if stamp is None or crc32c_hex(raw) != stamp.crc32c:
-            expected = stamp.crc32c if stamp else "no such file"
-            raise CorruptStoreError(f"video {self.id!r}: {path} has crc32c {crc32c_hex(raw)}, its commit says {expected}")
+                raise unreadable(f"video {self.id!r}", where, error) from None
+            raise CorruptStoreError(f"video {self.id!r}: unreadable file {where} ({error.strerror})") from None
+        if crc32c_hex(raw) != stamp.crc32c:
+            done = self.place.forget(f"{self._group}/{file}")
+            raise CorruptStoreError(
+                f"video {self.id!r}: {where} has crc32c {crc32c_hex(raw)}, its commit says {stamp.crc32c}{done and f'; {done}'}"
+            )
         return json.loads(raw)
 
     def _check_sizes(self) -> None:
-        for name, stamp in self.commit.files.items():
-            path = self._zarr_path / name
-            try:
-                size = path.stat().st_size
-            except OSError as error:
-                if error.errno not in ABSENT:
-                    raise unreadable(f"video {self.id!r}", path, error) from None
-                size = error.strerror
-            if size != stamp.size:
+        names = {f"tokens.zarr/{name}": stamp.size for name, stamp in self.commit.files.items()}
+        try:
+            found = self.place.sizes(names)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise unreadable(f"video {self.id!r}", self.where(""), error) from None
+        for name, size in names.items():
+            if found.get(name) != size:
+                got = f"{found[name]}" if name in found else "no such file"
                 raise CorruptStoreError(
-                    f"video {self.id!r}: {path}: expected {stamp.size} bytes, got {size}; "
+                    f"video {self.id!r}: {self.place.where(name)}: expected {size} bytes, got {got}; "
                     "`cli.py store verify` lists what is wrong, `cli.py store repair` extracts it again"
                 )
 

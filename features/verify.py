@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from features.checksum import crc32c_hex
 from features.commits import Commit, CommitFolder, FileStamp
-from features.places import place_of
+from features.places import Place, place_of
 from features.store import open_store
-from features.verify_video import exchanged_files, group_files, wrong_bytes, wrong_sizes, wrong_video
+from features.verify_video import group_files, wrong_bytes, wrong_video
 from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError, nearest_name
 
 ROOT_FILE = "tokens.zarr/zarr.json"
@@ -79,54 +80,45 @@ class VerifyReport:
 
 
 def verify_store(
-    path: Path, video_ids: Sequence[str] | None = None, *, sample: int | None = None, seed: int | None = None,
+    path: Path | str, video_ids: Sequence[str] | None = None, *, sample: int | None = None, seed: int | None = None,
     on_video: Callable[[int, int], object] = lambda num_done, num_all: None,
 ) -> VerifyReport:
-    """Checks every commit record, and every byte of the given videos, or by default of all. With `sample`, of so many videos
-    drawn by `seed` (a fresh one without), and the sizes of all others. `on_video(number done, number in all)` is called as it goes.
+    """Checks every commit record of the store at `path` (a folder or a URL), and every byte of the given videos, or by default
+    of all. With `sample`, of so many videos drawn by `seed` (a fresh one without), and the sizes of all others.
+    `on_video(number done, number in all)` is called as it goes.
 
     Raises `StoreError` where there is no store, and for an unknown id.
     """
     if sample is not None and (video_ids is not None or sample < 1):
         raise ConfigError(f"sample: expected a number of videos from 1 on and no videos by name, got {sample}")
-    found, problems = read_commits(path)
-    problems = _wrong_root(path, found, bool(problems)) + problems
+    place = place_of(path)
+    found, wrong_records = read_commits(place)
+    problems = _wrong_root(place, found, bool(wrong_records)) + wrong_records
     if video_ids is None:
         chosen, seed = _draw(sorted(found), sample, seed)
     else:
-        chosen = [video_id for video_id in video_ids if _is_found(path, video_id, found)]
+        chosen = [video_id for video_id in video_ids if _is_found(place, video_id, found)]
         seed = None
     checked_groups: set[tuple[str, FileStamp]] = set()
     num_bytes = 0
     for number, video_id in enumerate(chosen):
-        problems += _wrong_groups(path, found[video_id], checked_groups)
-        problems += [Problem(video_id, file, what) for file, what in wrong_video(path, found[video_id])]
-        num_bytes += sum(stamp.size for stamp in found[video_id].generation_files.values())
+        commit = found[video_id]
+        with place.folder_of(commit) as folder:
+            problems += _wrong_groups(folder, commit, checked_groups)
+            problems += [Problem(video_id, file, what) for file, what in wrong_video(folder, commit)]
+        num_bytes += sum(stamp.size for stamp in commit.generation_files.values())
         on_video(number + 1, len(chosen))
     for video_id in sorted(found.keys() - set(chosen)) if sample is not None else ():
-        problems += [Problem(video_id, file, what) for file, what in wrong_sizes(path, found[video_id])]
-    problems += [Problem(None, file, "a file that no writer of this store made") for file in _strays(path)]
+        problems += _wrong_sizes(place, found[video_id])
+    problems += [Problem(None, file, "a file that no writer of this store made") for file in _strays(place)]
     # One line for one damaged file is enough.
     by_file = {(problem.video_id, problem.file): problem for problem in reversed(problems)}
     return VerifyReport(tuple(reversed(by_file.values())), len(found), tuple(chosen), num_bytes, seed)
 
 
-def _wrong_root(path: Path, found: dict[str, Commit], has_damaged_records: bool) -> list[Problem]:
-    try:
-        open_store(path)
-    except StoreError as error:
-        file = path / ROOT_FILE
-        # A flipped bit may look like another version; what the root was is known to every commit.
-        is_changed = any(wrong_bytes(file, stamp) for stamp in {commit.files["zarr.json"] for commit in found.values()})
-        if isinstance(error, CorruptStoreError) or is_changed or (has_damaged_records and not file.exists()):
-            return [Problem(None, ROOT_FILE, str(error))]
-        raise
-    return []
-
-
-def read_commits(path: Path) -> tuple[dict[str, Commit], list[Problem]]:
+def read_commits(place: Place) -> tuple[dict[str, Commit], list[Problem]]:
     """The valid commits by video id, and the records that are not valid."""
-    commits, found, problems = CommitFolder(place_of(path)), {}, []
+    commits, found, problems = CommitFolder(place), {}, []
     for entry in commits.files():
         try:
             commit = commits.load(entry.name)
@@ -141,6 +133,26 @@ def read_commits(path: Path) -> tuple[dict[str, Commit], list[Problem]]:
     return found, problems
 
 
+def _wrong_root(place: Place, found: dict[str, Commit], has_damaged_records: bool) -> list[Problem]:
+    try:
+        open_store(place.path)
+    except StoreError as error:
+        # A flipped bit may look like another version; what the root was is known to every commit.
+        stamps = {commit.files["zarr.json"] for commit in found.values()}
+        if isinstance(error, CorruptStoreError) or _is_changed(place, stamps) or (has_damaged_records and place.entry(ROOT_FILE) is None):
+            return [Problem(None, ROOT_FILE, str(error))]
+        raise
+    return []
+
+
+def _is_changed(place: Place, stamps: set[FileStamp]) -> bool:
+    try:
+        raw = place.read(ROOT_FILE)
+    except FileNotFoundError:
+        return bool(stamps)
+    return any(stamp != FileStamp(len(raw), crc32c_hex(raw)) for stamp in stamps)
+
+
 def _draw(video_ids: list[str], sample: int | None, seed: int | None) -> tuple[list[str], int | None]:
     if sample is None:
         return video_ids, None
@@ -148,30 +160,40 @@ def _draw(video_ids: list[str], sample: int | None, seed: int | None) -> tuple[l
     return sorted(random.Random(seed).sample(video_ids, min(sample, len(video_ids)))), seed
 
 
-def _is_found(path: Path, video_id: str, found: dict[str, Commit]) -> bool:
+def _is_found(place: Place, video_id: str, found: dict[str, Commit]) -> bool:
     if video_id in found:
         return True
     # A damaged record has its own line already.
-    place = place_of(path)
     if place.entry(CommitFolder(place).file(video_id)) is not None:
         return False
-    raise StoreError(f"the store {path} has no valid video {video_id!r}.{nearest_name(video_id, found)}")
+    raise StoreError(f"the store {place.path} has no valid video {video_id!r}.{nearest_name(video_id, found)}")
 
 
-def _wrong_groups(path: Path, commit: Commit, checked: set[tuple[str, FileStamp]]) -> Iterator[Problem]:
+def _wrong_groups(folder: Path, commit: Commit, checked: set[tuple[str, FileStamp]]) -> Iterator[Problem]:
     """The `zarr.json` above a video: most are common to all videos and are read once."""
     for name, stamp in group_files(commit).items():
         if (name, stamp) not in checked:
             checked.add((name, stamp))
-            if what := wrong_bytes(path / "tokens.zarr" / name, stamp):
+            if what := wrong_bytes(folder / "tokens.zarr" / name, stamp):
                 yield Problem(None, f"tokens.zarr/{name}", what)
 
 
-def _strays(path: Path) -> Iterator[str]:
+def _wrong_sizes(place: Place, commit: Commit) -> Iterator[Problem]:
+    expected = {f"tokens.zarr/{name}": stamp.size for name, stamp in commit.files.items()}
+    try:
+        sizes = place.sizes(expected)
+    except OSError as error:
+        yield Problem(commit.video_id, f"tokens.zarr/{commit.path}", f"unreadable ({error.strerror or error})")
+        return
+    for name, size in expected.items():
+        if sizes.get(name) != size:
+            yield Problem(commit.video_id, name, f"expected {size} bytes, got {sizes.get(name, 'no such file')}")
+
+
+def _strays(place: Place) -> Iterator[str]:
     """Files beside the commit records and above the folders of videos."""
-    zarr_path = path / "tokens.zarr"
-    for entry in sorted([*(path / "commits").glob("*"), *zarr_path.glob("*"), *(zarr_path / "videos").glob("*")]):
-        name = str(entry.relative_to(path))
-        is_record = entry.parent.name == "commits" and entry.suffix == ".json"
-        if not (entry.is_dir() or is_record or name in (ROOT_FILE, "tokens.zarr/videos/zarr.json")):
-            yield name
+    for folder in ("commits", "tokens.zarr", "tokens.zarr/videos"):
+        for entry in place.entries(folder):
+            is_record = folder == "commits" and entry.name.endswith(".json")
+            if not is_record and entry.name not in (ROOT_FILE, "tokens.zarr/videos/zarr.json"):
+                yield entry.name

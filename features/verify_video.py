@@ -15,6 +15,7 @@ import numpy as np
 
 from features.commits import Commit, FileStamp
 from features.checksum import crc32c, crc32c_hex
+from features.places.local import LocalPlace
 from features.stored_video import StoredVideo
 from features.zarr_layout import POOL_SIZES
 from vjepa_loc.errors import VjepaLocError
@@ -77,7 +78,7 @@ def wrong_video(store_path: Path, commit: Commit) -> Iterator[Finding]:
     video = None
     if not wrong:
         try:
-            video = StoredVideo(store_path, commit, verify="always")
+            video = StoredVideo(LocalPlace(store_path), commit, verify="always")
             yield from _wrong_description(video, group)
         except VjepaLocError as error:
             # Files of another size have lines of their own.

@@ -79,6 +79,12 @@ class Place(Protocol):
         against `stamp`: `CorruptStoreError` where it is not there or another.
         """
 
+    def local_folder(self, folder: str, stamps: dict[str, "FileStamp"]) -> Path:
+        """As `local_file`, for all the files of these names below `folder`."""
+
+    def fetch_soon(self, name: str, stamp: "FileStamp") -> bool:
+        """Whether `local_file` would answer at once; where not, a thread begins to make it so."""
+
     def forget(self, name: str) -> str:
         """Told that `name`, as `local_file` gave it, is damaged: what was done about it, for the message."""
 

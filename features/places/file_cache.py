@@ -70,6 +70,10 @@ class FileCache:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    def has(self, name: str, size: int) -> bool:
+        """Whether `get` would answer at once."""
+        return self._is_there(self.path(name), size)
+
     def get(self, name: str, size: int, download: Callable[[Path], None]) -> Path:
         """The copy of an object of `size` bytes; where there is none `download(target)` makes it, or raises."""
         path = self.path(name)

@@ -84,12 +84,18 @@ class LocalPlace:
         for name in names:
             try:
                 found[name] = os.stat(f"{root}/{name}").st_size
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
         return found
 
     def local_file(self, name: str, stamp: "FileStamp") -> Path:
         return self.path / name
+
+    def local_folder(self, folder: str, stamps: dict[str, "FileStamp"]) -> Path:
+        return self.path / folder
+
+    def fetch_soon(self, name: str, stamp: "FileStamp") -> bool:
+        return True
 
     def forget(self, name: str) -> str:
         return ""

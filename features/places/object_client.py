@@ -66,6 +66,11 @@ class ObjectClient:
             chunks = self._obstore.list(self._store, prefix=folder)
             return sorted(_state(meta) for chunk in chunks for meta in chunk)
 
+    def list_directly(self, folder: str) -> list[ObjectState]:
+        """The objects directly in a folder, sorted by name."""
+        with self._errors("listing", folder):
+            return sorted(map(_state, self._obstore.list_with_delimiter(self._store, prefix=folder)["objects"]))
+
     def put(self, name: str, data: bytes) -> None:
         with self._errors("writing", name):
             self._obstore.put(self._store, name, data, use_multipart=False)

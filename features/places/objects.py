@@ -5,6 +5,7 @@ A generation is staged on this machine, uploaded under its own unique name, and 
 copies in a `FileCache`; what must know the truth (commits, claims, `verify`) asks the service.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -13,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -52,6 +52,7 @@ class ObjectPlace:
         self._cache = FileCache(url, cache)
         self._scratch = LocalPlace(cache.folder / "unfinished" / self._cache.folder.name)
         self._clients: dict[int, ObjectClient] = {}
+        self._fetchers: dict[int, ThreadPoolExecutor] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._is_conditional = False
         self._shared_sizes: dict[str, int] = {}
@@ -104,8 +105,7 @@ class ObjectPlace:
         return None if state is None else Entry(*state)
 
     def entries(self, folder: str) -> list[Entry]:
-        depth = folder.count("/") + 1
-        return [Entry(*state) for state in self._client.list(folder) if state.name.count("/") == depth]
+        return [Entry(*state) for state in self._client.list_directly(folder)]
 
     def sizes(self, names: Iterable[str]) -> dict[str, int]:
         names, listed, found = list(names), {}, {}
@@ -133,11 +133,22 @@ class ObjectPlace:
         with storage_errors(f"keeping a copy of {self.where(name)}", self._settings.folder, stamp.size):
             return self._cache.get(name, stamp.size, download)
 
+    def local_folder(self, folder: str, stamps: dict[str, "FileStamp"]) -> Path:
+        for name, stamp in stamps.items():
+            self.local_file(f"{folder}/{name}", stamp)
+        return self._cache.path(folder)
+
+    def fetch_soon(self, name: str, stamp: "FileStamp") -> bool:
+        if self._cache.has(name, stamp.size):
+            return True
+        self._fetcher.submit(self._fetch, name, stamp)
+        return False
+
     def forget(self, name: str) -> str:
         self._cache.forget(name)
-        return f"this copy of {self.where(name)} was removed, reading it again downloads it again"
+        return "this machine's copy of it was removed, reading it again downloads it again"
 
-    @contextmanager
+    @contextlib.contextmanager
     def folder_of(self, commit: "Commit") -> Iterator[Path]:
         generation = f"tokens.zarr/{commit.path}"
         names = {f"tokens.zarr/{name}" for name in commit.files if not name.startswith(f"{commit.path}/")}
@@ -232,6 +243,18 @@ class ObjectPlace:
             self._scratch.remove(name)
         else:
             self._client.delete([name, *(state.name for state in self._client.list(name))])
+
+    def _fetch(self, name: str, stamp: "FileStamp") -> None:
+        # What is wrong is said to whoever reads the file.
+        with contextlib.suppress(OSError):
+            self.local_file(name, stamp)
+
+    @property
+    def _fetcher(self) -> ThreadPoolExecutor:
+        fetcher = self._fetchers.get(os.getpid())
+        if fetcher is None:
+            fetcher = self._fetchers.setdefault(os.getpid(), ThreadPoolExecutor(_LARGE_AT_ONCE, "fetch objects"))
+        return fetcher
 
     @property
     def _client(self) -> "ObjectClient":

@@ -6,6 +6,7 @@ import pytest
 import zarr
 
 from features.compressed_shards import CompressedArray, CompressedShardWriter
+from features.places.local import LocalPlace
 from features.step_array import ArrayFiles
 from features.zarr_layout import ArraySpec, array_metadata, metadata_bytes, spec_of
 from vjepa_loc.errors import CorruptStoreError
@@ -25,7 +26,7 @@ def write(folder, spec, values, cuts=(7,)):
         writer.append(values[start:stop])
     stamps = writer.close()
     (folder / "x" / "zarr.json").write_bytes(metadata_bytes(array_metadata(spec)))
-    return ArrayFiles("v", "x", folder / "x", {f"x/{name}": stamp for name, stamp in stamps.items()}), stamps
+    return ArrayFiles("v", "x", LocalPlace(folder), ".", {f"x/{name}": stamp for name, stamp in stamps.items()}), stamps
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("int8", SPEC.shape), ("float16", SPEC.shape), ("float16", (21, 4, 5)), ("int8", (1, 1, 1, 1))])
@@ -52,7 +53,7 @@ def test_we_read_what_zarr_writes(tmp_path):
     zarr.open_array(tmp_path / "x", mode="r+")[:] = codes()
     stamps = {f"x/{name}": type("Stamp", (), {"size": (tmp_path / "x" / name).stat().st_size}) for name in map(SPEC.shard_name, range(3))}
     out = np.empty_like(codes())
-    CompressedArray(ArrayFiles("v", "x", tmp_path / "x", stamps), SPEC, "always").read(0, 21, out)
+    CompressedArray(ArrayFiles("v", "x", LocalPlace(tmp_path), ".", stamps), SPEC, "always").read(0, 21, out)
     assert np.array_equal(out, codes())
 
 

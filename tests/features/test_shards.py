@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import zarr
 
-from features import step_array
+from features import array_files, step_array
+from features.array_files import ArrayFiles
 from features.checksum import CRC_RESIDUE, crc32c, crc32c_hex, joined_crc32c, with_crc32c
 from features.commits import FileStamp
 from features.mapped_files import MappedFiles
+from features.places.local import LocalPlace
 from features.shards import ShardWriter
-from features.step_array import ArrayFiles, ShardedArray, ZarrArray, has_hole
+from features.step_array import ShardedArray, ZarrArray, has_hole
 from features.zarr_layout import ArraySpec, array_metadata, metadata_bytes, spec_of
 from vjepa_loc.errors import CorruptStoreError
 
@@ -36,7 +38,7 @@ def written(folder, values, shard_steps=8, cuts=()):
 
 
 def reader(folder, spec, stamps, verify="first"):
-    return ShardedArray(ArrayFiles("v", "x", folder / "x", stamps), spec, verify)
+    return ShardedArray(ArrayFiles("v", "x", LocalPlace(folder), ".", stamps), spec, verify)
 
 
 def read(array, start, stop):
@@ -108,7 +110,7 @@ def test_a_step_that_was_never_written_is_no_zero(tmp_path):
     with pytest.raises(CorruptStoreError, match="video 'v', array 'x': the chunk of step 5 is missing in .*c/0/0/0/0"):
         read(reader(tmp_path, spec, stamps), 0, 2)
     with pytest.raises(CorruptStoreError, match="steps 0 to 7 hold a fill value"):
-        read(ZarrArray(ArrayFiles("v", "x", tmp_path / "x", stamps)), 0, 8)
+        read(ZarrArray(ArrayFiles("v", "x", LocalPlace(tmp_path), ".", stamps)), 0, 8)
 
 
 def test_a_stored_hole_raises_in_every_mode(tmp_path):
@@ -182,12 +184,12 @@ def test_other_metadata_are_left_to_zarr(tmp_path):
     compressed = zarr.create_array(tmp_path / "x", shape=values.shape, chunks=(1, 3, 2, 5), shards=(8, 3, 2, 5), dtype="int8", fill_value=-128)
     compressed[:] = values
     assert spec_of(compressed.metadata.to_dict()) is None
-    assert np.array_equal(read(ZarrArray(ArrayFiles("v", "x", tmp_path / "x", {})), 2, 11), values[2:11])
+    assert np.array_equal(read(ZarrArray(ArrayFiles("v", "x", LocalPlace(tmp_path), ".", {})), 2, 11), values[2:11])
 
 
 def test_few_files_stay_open_and_closed_ones_are_opened_again(tmp_path, monkeypatch):
     files = MappedFiles(max_files=3)
-    monkeypatch.setattr(step_array, "FILES", files)
+    monkeypatch.setattr(array_files, "FILES", files)
     values = [steps(8, seed=number) for number in range(6)]
     arrays = [reader(tmp_path / str(number), *written(tmp_path / str(number), values[number])) for number in range(6)]
     for _ in range(2):

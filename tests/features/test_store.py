@@ -361,7 +361,7 @@ def test_a_missing_or_cut_file_is_named_and_other_videos_go_on(store):
     with pytest.raises(CorruptStoreError, match=f"video 'a': .*pool2/c/1/0/0/0: expected {len(raw)} bytes, got {len(raw) - 1}"):
         open_store(store.path).video("a")
     shard.unlink()
-    with pytest.raises(CorruptStoreError, match="video 'a': .*pool2/c/1/0/0/0: expected .* bytes, got No such file"):
+    with pytest.raises(CorruptStoreError, match="video 'a': .*pool2/c/1/0/0/0: expected .* bytes, got no such file"):
         open_store(store.path).video("a")
     assert open_store(store.path).video("b").read("pool2").shape == (3, 2, 2, CHANNELS)
 
@@ -401,9 +401,9 @@ def test_a_disk_that_does_not_answer_is_no_damage(store, monkeypatch, number):
                 read()
             assert not isinstance(caught.value, CorruptStoreError) and caught.value.errno == number
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "stat", refuse)
+        patched.setattr(os, "stat", refuse)
         with pytest.raises(StoreError, match="not damage"):
-            StoredVideo(store.path, video.commit)
+            StoredVideo(store.place, video.commit)
     assert video.read("pool1").shape == (NUM_STEPS, 1, 1, CHANNELS)
 
 

@@ -109,7 +109,7 @@ def test_what_never_was_a_store_is_no_damage(store, tmp_path):
 def test_damaged_records_are_named_and_the_other_videos_are_checked(store):
     record, raw = store.path / "commits/a.json", (store.path / "commits/a.json").read_bytes()
     # Another video's record under this name is whole, and wrong all the same.
-    for damaged in (raw[:-1], b"", raw.replace(b'"grid"', b'"gird"'), CommitFolder(store.path).file("B").read_bytes()):
+    for damaged in (raw[:-1], b"", raw.replace(b'"grid"', b'"gird"'), (store.path / CommitFolder(store.place).file("B")).read_bytes()):
         record.write_bytes(damaged)
         for report in (store.verify(), store.verify(["a"])):
             assert [problem.file for problem in report.problems] == ["commits/a.json"]
@@ -197,7 +197,7 @@ def recommit(store, name, write):
         chunks = changed_checksums(spec, raw)
         files[f"{commit.path}/{name}/{file}"] = FileStamp(len(raw), crc32c_hex(raw), crc32c_hex(chunks))
     forged = type(commit)(commit.video_id, commit.path, commit.storage, commit.summary, files)
-    CommitFolder(store.path).file("a").write_bytes(forged.to_bytes())
+    (store.path / CommitFolder(store.place).file("a")).write_bytes(forged.to_bytes())
 
 
 def changed_steps(store, name, change):
