@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from features.options import DatasetOption, EncoderOption, JsonOption, SetOption, StoreOption
-from features.terminal import error_console, print_json, print_table
+from features.terminal import count_bar, error_console, print_json, print_table
 from vjepa_loc.workspace import read_workspace
 
 if TYPE_CHECKING:
@@ -55,11 +55,51 @@ def store_list(store: StorePath = None, json_output: JsonOption = False) -> None
 
 
 @app.command("show")
-def store_show(video_id: Annotated[str, typer.Argument()], store: StorePath = None, json_output: JsonOption = False) -> None:
-    """What is known of one video."""
-    video = open_given_store(store).video(video_id)
-    facts = video.meta.to_dict() | {"steps": video.num_steps, "levels": list(video.levels), "path": video.commit.path}
-    print_json(facts) if json_output else print_table(video_id, ("", ""), facts.items())
+def store_show(
+    video_id: Annotated[str, typer.Argument(metavar="ID")],
+    store: StoreOption = None,
+    out: Annotated[Optional[Path], typer.Option(help="PNG file to write; default: the id in this folder.", show_default=False)] = None,
+    dataset: DatasetOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """What is known of one video, and a picture: frames, the colours of their tokens, which times resemble which."""
+    from features.store_show import default_picture, show_video
+    from vjepa_loc.dataset import read_dataset
+
+    file = read_workspace(Path()).dataset_path(dataset)
+    # A store can be looked at without its dataset; one that was asked for has to be there.
+    videos = read_dataset(file) if dataset is not None or file.exists() else None
+    out = out or default_picture(video_id)
+    description = show_video(open_given_store(store), video_id, videos, out)
+    print_json(description.values) if json_output else print_table(video_id, ("", ""), [*description.facts, ("picture", out)])
+
+
+@app.command("diff")
+def store_diff(
+    a: Annotated[str, typer.Argument(metavar="A")],
+    b: Annotated[str, typer.Argument(metavar="B")],
+    all_steps: Annotated[bool, typer.Option("--all", help="Compare every step; otherwise 64 of each video.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """What differs between two stores: encodings, videos, values. Exit code 1 if anything does."""
+    from features import open_store
+    from features.store_diff import diff_stores
+
+    with count_bar("videos") as on_video:
+        difference = diff_stores(open_store(a), open_store(b), all_steps, on_video)
+    if json_output:
+        print_json(difference.to_dict())
+    else:
+        if difference.encoding:
+            print_table("encodings", ("A != B",), [(line,) for line in difference.encoding])
+        rows = [(video_id, "only in A") for video_id in difference.only_in_a]
+        rows += [(video_id, "only in B") for video_id in difference.only_in_b]
+        rows += [(video.video_id, line) for video in difference.different for line in video.lines()]
+        if rows:
+            print_table("videos", ("id", "difference"), rows)
+        counts = len(difference.only_in_a), len(difference.only_in_b), len(difference.different), difference.num_same
+        print("{} only in A, {} only in B, {} different, {} the same".format(*counts))
+    raise typer.Exit(int(not difference.same))
 
 
 @app.command("verify")

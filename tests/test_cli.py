@@ -27,7 +27,8 @@ SURFACE = {
     "synthesize": ["out", "--videos", "--train", "--val", "--test", "--seed", "--json"],
     "store info": ["[STORE]", "--json"],
     "store list": ["[STORE]", "--json"],
-    "store show": ["video_id", "[STORE]", "--json"],
+    "store show": ["ID", "--store", "--out", "--dataset", "--json"],
+    "store diff": ["A", "B", "--all", "--json"],
     "store verify": ["[STORE]", "--video", "--json"],
     "store repair": ["--store", "--encoder", "--dataset", "--json", "--set"],
     "store subset": ["target", "--store", "--levels", "--video", "--json"],
@@ -131,7 +132,7 @@ def test_without_arguments_the_help_is_printed(run):
         (["check-videos", "--dataset", "absent.json"], "dataset file absent.json does not exist"),
         (["synthesize", "out", "--videos", "0"], "expected at least 1 video"),
         (["store", "info"], "features does not exist"),
-        (["store", "show", "a", "nowhere"], "nowhere does not exist"),
+        (["store", "show", "a", "--store", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(workspace, run, arguments, message):
@@ -173,11 +174,21 @@ def test_extract_twice_then_the_store_commands(workspace, run):
     }
     assert info["fingerprint"] in run("store", "info")[1] and "num_frames" in run("store", "list")[1]
     assert json.loads(run("store", "list", "features", "--json")[1]) == info["videos"]
-    assert json.loads(run("store", "show", "a", "--json")[1])["decoder"] == "pyav"
+    shown = json.loads(run("store", "show", "a", "--json")[1])
+    assert (shown["decoder"], shown["picture"], shown["problem"]) == ("pyav", "a.png", None) and (workspace / "a.png").stat().st_size > 9999
+    assert "2 per step" in run("store", "show", "a", "--out", "pictures/a.png")[1] and (workspace / "pictures/a.png").exists()
     assert "no video 'c'" in run("store", "show", "c")[2]
     assert json.loads(run("store", "verify", "--json")[1])["ok"] is True
     assert json.loads(run("store", "subset", "small", "--levels", "pool4", "--video", "a", "--json")[1])["copied"] == ["a"]
     assert json.loads(run("store", "merge", "merged", "features", "--json")[1])["copied"] == ["a", "b"]
+    assert "2 copied, 0 present, 0 different" in run("store", "convert", "float", "--number-format", "float16", "--compression", "zstd")[1]
+    assert json.loads(run("store", "verify", "float", "--json")[1])["ok"] is True
+    assert "levels_only_in_a" in run("store", "diff", "features", "small", "--json")[1]
+    code, out, _ = run("store", "diff", "features", "float")
+    assert code == 1 and "number_format: 'int8' != 'float16'" in out and "2 different, 0 the same" in out
+    assert run("store", "diff", "features", "merged")[0] == 0
+    code, out, err = run("store", "merge", "float", "features")
+    assert code == 1 and "0 copied, 0 present, 2 different" in out and "other content under the same ids, which was kept: a, b" in err
     assert json.loads(run("store", "gc", "--json")[1]) == {"removed": [], "bytes": 0}
 
     code, _, err = run("extract", "--set", "extract.fit=crop")
