@@ -1,185 +1,129 @@
-"""How fast the token store is, against np.memmap fp16 and raw writes of the same tokens, and what int8 costs.
+"""How fast the token store is: against `np.memmap` and raw `write()` of the same tokens, and against other libraries.
 
-    python benchmarks/store.py [--steps 1024] [--rounds 7] [--folder DIR] [--cpu-time]
+    python benchmarks/store.py [--steps 2048] [--rounds 9] [--only reading,cold] [--folder DIR] [--json]
 
-One process, interleaved rounds, medians, page cache warm, tokens of the ViT-L shape. GB/s are fp16-equivalent: one
-step of 16 x 16 x 1024 tokens counts 524,288 bytes whatever it takes on disk.
+prints two Markdown tables, the measures with their bars and the readers side by side, or one JSON object. One process for
+all that is compared warm, interleaved rounds, the median of the ratios; tokens of the ViT-L shape, made for the purpose.
+GB/s are fp16-equivalent: one step of 16 x 16 x 1024 tokens counts 524,288 bytes whatever it takes on disk. What each line
+means is in docs/benchmarks.md. The machine should do nothing else meanwhile. Linux only.
 """
 
 import argparse
 import json
 import os
-import statistics
+import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-import torch
+from store_table import STEP_BYTES, Reader, Row, bars_table, describe, machine, progress, readers_table
+from vjepa_loc.errors import VjepaLocError
 
-from features.quantise import channel_statistics, dequantise, quantise
-from features.schema import Encoding, Source, Storage, VideoMeta
-from features.shards import ShardWriter
-from features.store import Store, create_or_open_store, open_store
-from features.zarr_layout import ArraySpec
-from vjepa_loc.spacegrid import SpaceGrid
-
-GRID, CHANNELS, CLIP_STEPS = (16, 16), 1024, 32
-STEP_BYTES = GRID[0] * GRID[1] * CHANNELS * 2
+_FEWEST_STEPS = 64
+# In this order: cold before anything is mapped, loading before there are threads that a fork would not survive.
+GROUPS = ("cold", "reading", "loading", "writing", "listing", "peers")
+# What lies on the disk at once, in fp16 sizes: .npy, float16 and int8 stores with pyramids, HDF5 of both.
+_DISK_SHARE = 5.0
+# What is read warm at once: .npy, float16 and int8 stores.
+_MEMORY_SHARE = 3.0
 
 
-def simulated_tokens(num_steps: int, num_outliers: int = 12, seed: int = 0) -> np.ndarray:
-    """(T, 16, 16, 1024) float32 with outlier channels and tokens of high norm, slowly changing in time."""
-    rng = np.random.default_rng(seed)
-    scene = rng.normal(size=(*GRID, CHANNELS)).astype(np.float32)
-    tokens = np.empty((num_steps, *GRID, CHANNELS), np.float32)
-    size_C = np.ones(CHANNELS, np.float32)
-    size_C[rng.choice(CHANNELS, num_outliers, replace=False)] = rng.uniform(10, 40, num_outliers)
-    for step in range(num_steps):
-        scene += 0.3 * (rng.standard_normal(scene.shape, np.float32) - 0.15 * scene)
-        tokens[step] = scene * size_C + size_C
-    tokens[:, rng.random(GRID) < 0.02] *= 4
-    return tokens
+def main() -> int:
+    options = _options()
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory(prefix="vjepa_loc_benchmark_", dir=options.folder) as folder:
+            rows, readers = measure(Path(folder), options)
+    except (VjepaLocError, OSError) as error:
+        progress(f"error: {error}")
+        return 2
+    about = machine()
+    if options.json:
+        given = {"steps": options.steps, "rounds": options.rounds, "videos": options.videos, "groups": options.only}
+        print(json.dumps({
+            "machine": about, "options": given, "rows": [row.to_dict() for row in rows],
+            "readers": [reader.to_dict() for reader in readers],
+        }, indent=1))
+        return 0
+    size = options.steps * STEP_BYTES / 1e9
+    print(f"{describe(about)}\n{options.steps} steps ({size:.2f} GB as fp16), {options.rounds} rounds, {time.perf_counter() - started:.0f} s.\n")
+    print(bars_table(rows))
+    if readers:
+        print(f"\nThe same reads through other libraries, as multiples of np.memmap fp16:\n\n{readers_table(readers)}")
+    return 0
 
 
-def medians(tasks: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Seconds of `clock` per task; rounds of all tasks are interleaved, the first one warms up."""
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(rounds + 1):
-        for name, task in tasks.items():
-            started = clock()
-            task()
-            times[name].append(clock() - started)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+def measure(folder: Path, options: argparse.Namespace) -> tuple[list[Row], list[Reader]]:
+    """Rows with bars, and the readers that are compared side by side."""
+    # Late: wrong options are answered at once.
+    import torch
 
+    from store_cold import measure_cold
+    from store_data import make_tokens
+    from store_listing import measure_listing
+    from store_loading import measure_loading
+    from store_peers import measure_peers
+    from store_reading import measure_reading
+    from store_writing import measure_writing
 
-def encoding() -> Encoding:
-    return Encoding(
-        family="simulated", digest="0", channels=CHANNELS, tubelet=2, patch_px=16, input_hw=(256, 256), resize_version=1,
-        clip_frames=64, mean=(0, 0, 0), std=(1, 1, 1),
-    )
-
-
-def write_video(store: Store, video_id: str, tokens: np.ndarray) -> None:
-    num_frames = 2 * len(tokens)
-    space = SpaceGrid.build("stretch", 1280, 720, 256, 256, 16)
-    meta = VideoMeta(
-        id=video_id, source=Source(name="none", size=0, mtime_ns=0, sha256=""), num_frames=num_frames, fps=Fraction(25),
-        width=1280, height=720, grid=GRID, space_grid=space.to_dict(), decoder="none", device="cpu", dtype="float32",
-    )
-    frames = np.arange(num_frames).reshape(-1, 2)
-    with store.writer(video_id, GRID) as writer:
-        for start in range(0, len(tokens), CLIP_STEPS):
-            part = frames[start : start + CLIP_STEPS]
-            first, last = np.full(len(part), part[0, 0]), np.full(len(part), part[-1, -1])
-            writer.append(tokens[start : start + CLIP_STEPS], part, first, last)
-        writer.commit(meta, np.arange(num_frames) / 25)
-
-
-def reading(folder: Path, tokens: np.ndarray, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Seconds per pass over the video in clips, single steps and as a whole."""
-    num_steps = len(tokens)
-    np.save(folder / "fp16.npy", tokens.astype(np.float16))
-    memmap = np.load(folder / "fp16.npy", mmap_mode="r")
-    video, always = open_store(folder / "int8").video("v"), open_store(folder / "int8", verify="always").video("v")
-    half = open_store(folder / "fp16").video("v")
-    codes, scale = np.empty((num_steps, *GRID, CHANNELS), np.int8), np.empty((num_steps, *GRID), np.float16)
-    out16, out32 = np.empty((num_steps, *GRID, CHANNELS), np.float16), np.empty((CLIP_STEPS, *GRID, CHANNELS), np.float32)
-    mean, std = torch.tensor(video.mean), torch.tensor(video.std)
-    tasks: dict[str, Callable[[], object]] = {}
-    for name, length in (("clips", CLIP_STEPS), ("steps", 1), ("whole", num_steps)):
-        ranges = [(start, start + length) for start in range(0, num_steps, length)]
-
-        def loop(read: Callable[[int, int], object], ranges: Iterable[tuple[int, int]] = ranges) -> Callable[[], object]:
-            return lambda: [read(start, stop) for start, stop in ranges]
-
-        tasks |= {
-            f"{name}/memmap fp16": loop(lambda a, b: np.copyto(out16[: b - a], memmap[a:b])),
-            f"{name}/fp16": loop(lambda a, b: half.read("tokens", a, b, out16[: b - a])),
-            f"{name}/int8 codes": loop(lambda a, b: video.read_codes(a, b, (codes[: b - a], scale[: b - a]))),
-            f"{name}/int8 codes, always": loop(lambda a, b: always.read_codes(a, b, (codes[: b - a], scale[: b - a]))),
-        }
-    clips = [(start, start + CLIP_STEPS) for start in range(0, num_steps, CLIP_STEPS)]
-
-    def standardised(a: int, b: int) -> None:
-        out = torch.from_numpy(out32[: b - a])
-        np.copyto(out16[: b - a], memmap[a:b])
-        out.copy_(torch.from_numpy(out16[: b - a])).sub_(mean).div_(std)
-
-    tasks["fp32/memmap fp16, standardised"] = lambda: [standardised(a, b) for a, b in clips]
-    tasks["fp32/int8 read, raw units"] = lambda: [video.read("tokens", a, b, out32[: b - a]) for a, b in clips]
-    return medians(tasks, rounds, clock)
-
-
-def writing(folder: Path, tokens: np.ndarray, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Seconds to write the same codes with write() + fsync and with the shard writer + fsync, and for the whole store."""
-    codes = np.ascontiguousarray(tokens.astype(np.int8))
-    spec = ArraySpec(codes.shape, "int8", ("step", "row", "column", "channel"), 512)
-
-    def fresh() -> Path:
-        return Path(tempfile.mkdtemp(dir=folder))
-
-    def raw() -> None:
-        with open(fresh() / "raw", "wb", buffering=0) as file:
-            for start in range(0, len(codes), CLIP_STEPS):
-                file.write(codes[start : start + CLIP_STEPS].data)
-            os.fsync(file.fileno())
-
-    def shards() -> None:
-        writer = ShardWriter(fresh(), spec)
-        for start in range(0, len(codes), CLIP_STEPS):
-            writer.append(codes[start : start + CLIP_STEPS])
-        writer.close()
-
-    return medians({
-        "write/raw int8": raw,
-        "write/shard writer int8": shards,
-        "write/store, quantised with pyramid": lambda: write_video(create_or_open_store(fresh(), encoding()), "v", tokens),
-    }, rounds, clock)
-
-
-def quantisation() -> dict[str, float]:
-    """Relative error of the standardised tokens after int8, statistics of the first clip against those of the whole video."""
-    errors = {}
-    for num_outliers in (0, 12, 24):
-        tokens = torch.from_numpy(simulated_tokens(128, num_outliers, seed=num_outliers))
-        mean_all, std_all = channel_statistics(tokens)
-        for name, part in (("first clip", tokens[:CLIP_STEPS]), ("whole video", tokens)):
-            mean, std = channel_statistics(part)
-            decoded = dequantise(*quantise(tokens, mean, std), mean, std, torch.empty_like(tokens))
-            error = ((decoded - tokens) / std_all).norm() / ((tokens - mean_all) / std_all).norm()
-            errors[f"int8 error/{num_outliers} outlier channels, {name}"] = float(error)
-    return errors
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path, default=None)
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time, not waiting: for a busy machine")
-    options = parser.parse_args()
+    # The readers are compared on one thread; the loader starts its own.
     torch.set_num_threads(1)
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-        tokens = simulated_tokens(options.steps)
-        for number_format in ("int8", "float16"):
-            storage = Storage(number_format=number_format)
-            write_video(create_or_open_store(folder / number_format.replace("float", "fp"), encoding(), storage), "v", tokens)
-        group = folder / "int8/tokens.zarr" / open_store(folder / "int8").video("v").commit.path
-        stored = sum(path.stat().st_size for array in ("tokens", "scale") for path in (group / array).rglob("*") if path.is_file())
-        seconds = reading(folder, tokens, options.rounds, clock) | writing(folder, tokens[: options.steps // 2], 3, clock)
-    for name, value in seconds.items():
-        steps = options.steps // 2 if name.startswith("write") else options.steps
-        print(f"{name:45s} {steps * STEP_BYTES / value / 1e9:7.2f} GB/s")
-    for name, value in quantisation().items():
-        print(f"{name:45s} {value:9.5f}")
-    print(f"{'bytes of tokens, scale and index / fp16':45s} {stored / (options.steps * STEP_BYTES):9.5f}")
-    print(json.dumps(seconds))
+    rows: list[Row] = []
+    readers: list[Reader] = []
+    rounds = options.rounds
+    tokens = None
+    if set(options.only) - {"writing", "listing"}:
+        progress(f"making {options.steps} steps of tokens")
+        tokens = make_tokens(folder, options.steps)
+    for group in (group for group in GROUPS if group in options.only):
+        progress(group)
+        if group == "cold":
+            rows += measure_cold(tokens, rounds)
+        elif group == "reading":
+            more, found = measure_reading(tokens, rounds)
+            rows, readers = rows + more, readers + found
+        elif group == "loading":
+            rows += measure_loading(tokens, rounds)
+        elif group == "writing":
+            rows += measure_writing(folder, options.steps // 2, rounds)
+        elif group == "listing":
+            rows += measure_listing(folder, options.videos, rounds)
+        else:
+            readers += measure_peers(tokens, min(rounds, options.peer_rounds))
+    return rows, readers
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=2048, help="steps of tokens; 2048 are 1.07 GB as fp16")
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds, after one that warms up")
+    parser.add_argument("--peer-rounds", type=int, default=3, help="at most so many for the other libraries")
+    parser.add_argument("--videos", type=int, default=10_000, help="of the store that is listed")
+    parser.add_argument("--only", default=",".join(GROUPS), help=f"comma-separated, of {', '.join(GROUPS)}")
+    parser.add_argument("--folder", type=Path, default=None, help="an existing folder on the disk to measure")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    options = parser.parse_args()
+    options.only = options.only.split(",")
+    if unknown := [group for group in options.only if group not in GROUPS]:
+        parser.error(f"--only: expected groups of {', '.join(GROUPS)}, got {', '.join(unknown)}")
+    if options.steps < _FEWEST_STEPS or options.rounds < 1 or options.peer_rounds < 1 or options.videos < 1:
+        parser.error(f"expected --steps of {_FEWEST_STEPS} or more, and --rounds, --peer-rounds and --videos of 1 or more")
+    folder = options.folder or Path(tempfile.gettempdir())
+    if not folder.is_dir():
+        parser.error(f"--folder: {folder} is not a folder")
+    _check_room(parser, options.steps * STEP_BYTES, folder)
+    return options
+
+
+def _check_room(parser: argparse.ArgumentParser, fp16_bytes: int, folder: Path) -> None:
+    needed, free = _DISK_SHARE * fp16_bytes, shutil.disk_usage(folder).free
+    if needed > free:
+        parser.error(f"{needed / 1e9:.1f} GB needed in {folder}, {free / 1e9:.1f} GB free; use fewer --steps or another --folder")
+    warm, memory = _MEMORY_SHARE * fp16_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if warm > 0.7 * memory:
+        parser.error(f"{warm / 1e9:.1f} GB have to stay in the page cache of {memory / 1e9:.1f} GB memory; use fewer --steps")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
