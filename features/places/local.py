@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import google_crc32c
-
+from features.checksum import crc32c
 from features.durable import create_exclusively, replace_file, storage_errors, sync_folder, sync_tree, write_all
 from features.places import Entry, Tree
 from features.zarr_layout import GROUP_BYTES
@@ -108,7 +107,7 @@ class LocalPlace:
         crc = size = 0
         with open(self.path / name, "rb", buffering=0) as file, open(target, "xb", buffering=0) as copy:
             while block := file.read(_COPY_BYTES):
-                crc = google_crc32c.extend(crc, block)
+                crc = crc32c(block, crc)
                 size += len(block)
                 write_all(copy.fileno(), block)
         return size, f"{crc:08x}"

@@ -12,8 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import google_crc32c
-
+from features.checksum import crc32c
 from features.durable import storage_errors, write_all
 from vjepa_loc.errors import ConfigError, StoreError
 
@@ -60,7 +59,7 @@ class ObjectClient:
         except FileNotFoundError:
             return None
 
-    def list(self, folder: str) -> list[ObjectState]:
+    def list_below(self, folder: str) -> list[ObjectState]:
         """All objects below a folder, sorted by name."""
         with self._errors("listing", folder):
             chunks = self._obstore.list(self._store, prefix=folder)
@@ -100,7 +99,7 @@ class ObjectClient:
             result = self._obstore.get(self._store, name)
             with open(target, "xb", buffering=0) as file:
                 for block in result.stream(min_chunk_size=_STREAM_BYTES):
-                    crc = google_crc32c.extend(crc, memoryview(block))
+                    crc = crc32c(block, crc)
                     size += len(block)
                     with storage_errors("downloading", target):
                         write_all(file.fileno(), block)

@@ -111,7 +111,7 @@ class ObjectPlace:
         names, listed, found = list(names), {}, {}
         # tokens.zarr/videos/<key>: one request shows all files of a video.
         for folder in {"/".join(name.split("/")[:3]) for name in names if name.count("/") > 2}:
-            listed.update((state.name, state.size) for state in self._client.list(folder))
+            listed.update((state.name, state.size) for state in self._client.list_below(folder))
         for name in names:
             size = listed.get(name) if name.count("/") > 2 else self._shared_size(name)
             if size is not None:
@@ -152,7 +152,7 @@ class ObjectPlace:
     def folder_of(self, commit: "Commit") -> Iterator[Path]:
         generation = f"tokens.zarr/{commit.path}"
         names = {f"tokens.zarr/{name}" for name in commit.files if not name.startswith(f"{commit.path}/")}
-        names.update(state.name for state in self._client.list(generation))
+        names.update(state.name for state in self._client.list_below(generation))
         with tempfile.TemporaryDirectory(prefix="check-", dir=self.staging) as folder:
             def fetch(name: str) -> None:
                 target = Path(folder) / name
@@ -222,9 +222,9 @@ class ObjectPlace:
 
     def generations(self) -> list[Tree]:
         now = time.time()
-        renewed_s = {state.name.partition("/")[2]: state.modified_s for state in self._client.list("staging")}
+        renewed_s = {state.name.partition("/")[2]: state.modified_s for state in self._client.list_below("staging")}
         sizes: dict[str, int] = {}
-        for state in self._client.list("tokens.zarr/videos"):
+        for state in self._client.list_below("tokens.zarr/videos"):
             generation, _, file = state.name.split("/", 3)[-1].partition("/")
             if file:
                 name = state.name.removesuffix(f"/{file}")
@@ -235,14 +235,14 @@ class ObjectPlace:
 
     def staged(self) -> list[Tree]:
         now = time.time()
-        objects = [Tree(state.name, now - state.modified_s, state.size) for state in self._client.list("staging")]
+        objects = [Tree(state.name, now - state.modified_s, state.size) for state in self._client.list_below("staging")]
         return objects + self._scratch.staged()
 
     def remove(self, name: str) -> None:
         if os.path.lexists(self._scratch.path / name):
             self._scratch.remove(name)
         else:
-            self._client.delete([name, *(state.name for state in self._client.list(name))])
+            self._client.delete([name, *(state.name for state in self._client.list_below(name))])
 
     def _fetch(self, name: str, stamp: "FileStamp") -> None:
         # What is wrong is said to whoever reads the file.
