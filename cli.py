@@ -13,7 +13,7 @@ import typer
 
 from features import store_copy_commands
 from features.options import (
-    DatasetOption, EncoderOption, JsonOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
+    DatasetOption, EncoderOption, JsonOption, OnMismatchOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
 )
 from features.terminal import count_bar, error_console, print_json, print_table, say
 from vjepa_loc.errors import ConfigError, VjepaLocError
@@ -37,6 +37,7 @@ def extract(
     encoder: EncoderOption = None,
     dataset: DatasetOption = None,
     store: StoreOption = None,
+    on_mismatch: OnMismatchOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done with each video, and do nothing.")] = False,
     json_output: JsonOption = False,
     overrides: SetOption = None,
@@ -47,7 +48,7 @@ def extract(
     from features.progress import ExtractionProgress
     from vjepa_loc.dataset import read_dataset
 
-    settings = read_extract_settings(read_workspace(Path()), encoder, dataset, store, overrides or ())
+    settings = read_extract_settings(read_workspace(Path()), encoder, dataset, store, overrides or (), on_mismatch)
     say(*settings.notes)
     videos = read_dataset(settings.dataset)
     loaded = load_encoder(settings.encoder_name, settings.encoder_config, settings.recipe.resolved_device())

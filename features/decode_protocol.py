@@ -68,10 +68,11 @@ class Alive:
 
 @dataclass(frozen=True)
 class Opened:
-    """The first frame was decoded."""
+    """The first frame was decoded, by these versions of libraries."""
 
     info: VideoInfo
     space_grid: SpaceGrid
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class FrameBatch:
     frames_nhw3: torch.Tensor
     info: VideoInfo
     space_grid: SpaceGrid
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)

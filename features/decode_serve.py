@@ -66,7 +66,8 @@ def _decode(outbox: _Outbox, request: Request) -> DecodeSummary:
     with open_video(request.path, request.decoder, request.nominal_fps) as reader:
         space_grid = prepare.space_grid(reader.info)
         _check_resized_size(request.path, space_grid)
-        outbox.send(Opened(reader.info, space_grid))
+        versions = reader.versions() | {"torch": torch.__version__}
+        outbox.send(Opened(reader.info, space_grid, versions))
         num_sampled = 0
         numbers: list[int] = []
         resized: list[torch.Tensor] = []
@@ -89,7 +90,7 @@ def _decode(outbox: _Outbox, request: Request) -> DecodeSummary:
         source=source,
         space_grid=space_grid,
         decoder=request.decoder,
-        versions=reader.versions() | {"torch": torch.__version__},
+        versions=versions,
         busy_s=time.monotonic() - start_s - outbox.blocked_s,
     )
 

@@ -81,9 +81,8 @@ class DecodeWorker:
             while True:
                 message = self._receive(path, self.deadline_s)
                 if isinstance(message, Frames):
-                    yield FrameBatch(
-                        message.frame_numbers_n, self._receive_pixels(path, message.shape_nhw3), opened.info, opened.space_grid
-                    )
+                    frames_nhw3 = self._receive_pixels(path, message.shape_nhw3)
+                    yield FrameBatch(message.frame_numbers_n, frames_nhw3, opened.info, opened.space_grid, opened.versions)
                 elif isinstance(message, Opened):
                     opened = message
                 elif isinstance(message, Failure):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.clips import expected_clips
-from features.commits import CommitFolder
 from features.engines import local
 from features.extract_settings import ENCODERS_PACKAGE
 from features.extract_video import Encoder, StageTimes, VideoExtractor
@@ -86,7 +85,7 @@ def clips_of_videos(dataset: Dataset, encoding: Encoding) -> dict[str, int | Non
 def plan_extraction(dataset: Dataset, store_path: Path | str, encoding: Encoding, config: ExtractConfig) -> Iterator[Decision]:
     """What an extraction would do with each video; writes nothing. Raises `StoreMismatchError` for a store of another encoding."""
     store = find_store(store_path, encoding)
-    return (decide(video, store, config.compare) for video in dataset.videos.values())
+    return (decide(video, store, config.compare, config.on_mismatch) for video in dataset.videos.values())
 
 
 def extract_dataset(
@@ -99,35 +98,8 @@ def extract_dataset(
     one video is in the report and in the ledger.
     """
     store = create_or_open_store(store_path, config.encoding(encoder.spec), storage)
-    decisions = (decide(video, store, config.compare) for video in dataset.videos.values())
-    return _run(decisions, store, encoder, config, on_progress)
-
-
-def repair_store(
-    dataset: Dataset, store: Store, encoder: Encoder, config: ExtractConfig,
-    on_progress: Callable[[Progress], object] = lambda progress: None,
-) -> ExtractReport:
-    """Extract again every video in which `Store.verify` finds something wrong. Raises as `extract_dataset`."""
-    find_store(store.path, config.encoding(encoder.spec))
-    return _run(_repairs(dataset, store), store, encoder, config, on_progress)
-
-
-def _repairs(dataset: Dataset, store: Store) -> list[Decision]:
-    problems: dict[str, str] = {}
-    for problem in store.verify().problems:
-        if problem.video_id is not None:
-            problems.setdefault(problem.video_id, f"{problem.file}: {problem.what}")
-    commits = CommitFolder(store.path)
-    for video_id in dataset.videos:
-        # A record that cannot be read does not say whose it is, its name does.
-        if commits.file(video_id).exists() and commits.get(video_id) is None:
-            problems[video_id] = f"{commits.file(video_id).name}: the commit record is damaged"
-    return [
-        Decision(dataset.videos[video_id], Action.REPLACE, problem)
-        if video_id in dataset.videos
-        else Decision(Video(id=video_id), Action.REFUSE, f"damaged ({problem}), and not in the dataset {dataset.path}")
-        for video_id, problem in problems.items()
-    ]
+    decisions = (decide(video, store, config.compare, config.on_mismatch) for video in dataset.videos.values())
+    return run_decisions(decisions, store, encoder, config, on_progress)
 
 
 @contextmanager
@@ -138,12 +110,13 @@ def extracted_files(
     """A store with the tokens of `files`, which is removed at the end; the videos' ids are those of `videos_of_files`."""
     decisions = [Decision(video, Action.EXTRACT) for video in videos_of_files(files)]
     with temporary_store(config.encoding(encoder.spec), storage) as store:
-        yield store, _run(decisions, store, encoder, config, on_progress)
+        yield store, run_decisions(decisions, store, encoder, config, on_progress)
 
 
-def _run(
+def run_decisions(
     decisions: Iterable[Decision], store: Store, encoder: Encoder, config: ExtractConfig, on_progress: Callable[[Progress], object]
 ) -> ExtractReport:
+    """Does with each video what was decided. Raises as `extract_dataset`."""
     report = ExtractReport()
     with VideoExtractor(store, encoder, config) as extractor:
         for outcome in local.run(decisions, extractor, on_progress):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.recipe import ExtractConfig
+from features.recipe import ExtractConfig, OnMismatch
 from features.schema import Record, Storage
 from vjepa_loc.plugins import load_plugin
 from vjepa_loc.settings import keys_of
@@ -33,9 +33,10 @@ def store_path(workspace: Workspace, flag: str | None = None) -> str:
 
 
 def read_extract_settings(
-    workspace: Workspace, encoder: str | None = None, dataset: str | None = None, store: str | None = None, overrides: Sequence[str] = ()
+    workspace: Workspace, encoder: str | None = None, dataset: str | None = None, store: str | None = None, overrides: Sequence[str] = (),
+    on_mismatch: OnMismatch | None = None,
 ) -> ExtractSettings:
-    """`encoder`, `dataset` and `store` are the values of flags, None where they were not given.
+    """`encoder`, `dataset`, `store` and `on_mismatch` are the values of flags, None where they were not given.
 
     Raises `ConfigError` naming the file or flag, the key, and the nearest key; `UnknownNameError` for an encoder that is not there.
     """
@@ -48,12 +49,13 @@ def read_extract_settings(
         "encoder": ["name", *keys_of(config_model)],
         "extract": keys_of(ExtractConfig),
     })
+    recipe = workspace.section("extract", ExtractConfig)
     return ExtractSettings(
         dataset=workspace.dataset_path(dataset),
         store=store_path(workspace, store),
         encoder_name=name,
         encoder_config=workspace.section("encoder", config_model, also=["name"]),
-        recipe=workspace.section("extract", ExtractConfig),
+        recipe=recipe if on_mismatch is None else recipe.model_copy(update={"on_mismatch": on_mismatch}),
         storage=workspace.section("store", Storage, StoreSettings),
         notes=workspace.notes,
     )

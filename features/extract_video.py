@@ -4,6 +4,7 @@ Decoding runs ahead in a child process and a thread while the encoder works; mem
 Shape legend: B clips, T steps, H x W cells, C channels; n steps that are stored.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -61,6 +62,15 @@ class Extracted:
     damaged: bool = False
     stored: bool = False
     times: StageTimes = field(default_factory=StageTimes)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedClip:
+    """A clip and its tokens of the steps that are stored from it, (n, H, W, C) float32; decoded by these versions of libraries."""
+
+    clip: Clip
+    tokens_nHWC: torch.Tensor
+    versions: dict[str, str]
 
 
 class VideoExtractor:
@@ -121,6 +131,27 @@ class VideoExtractor:
         result.num_frames, result.damaged = summary.num_frames, summary.damage is not None
         result.times.decode_s = summary.busy_s
         return result
+
+    def encode_clips(self, video: Video, start_steps: Iterable[int]) -> Iterator[EncodedClip]:
+        """The clips of `video` that start at these steps, encoded one by one as they were for the store; stores nothing.
+
+        Decoding ends with the last of them; a clip that the video does not have is left out. Raises as `extract`, but does not
+        compare the video with what `video` states.
+        """
+        wanted = set(start_steps)
+        assembler = ClipAssembler(self._rule)
+        stream = self._worker.stream(video.file, self._prepare, self.config.decoder, video.fps)
+        with contextlib.closing(stream):
+            for message in stream:
+                is_frames = isinstance(message, FrameBatch)
+                clips = assembler.push(message.frame_numbers_n, message.frames_nhw3.numpy()) if is_frames else assembler.finish()
+                for clip in clips:
+                    if clip.start_step in wanted:
+                        tokens_THWC = self.encoder.encode(torch.from_numpy(clip.frames_THW3[None]))[0]
+                        yield EncodedClip(clip, tokens_THWC[clip.keep], message.versions)
+                        wanted.remove(clip.start_step)
+                if not wanted:
+                    return
 
     def _encode_into(self, writer: VideoWriter, clips: list[Clip], result: Extracted) -> None:
         start_s = time.monotonic()

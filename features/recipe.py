@@ -10,6 +10,7 @@ from features.preprocess import RESIZE_VERSION
 from features.schema import EncoderSpec, Encoding, Keep, Record
 
 Compare = Literal["time", "hash"]
+OnMismatch = Literal["refuse", "redo"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -21,7 +22,8 @@ class ExtractConfig(Record):
     `fit`, `frame_step`, `sample_fps`, `overlap` and `keep` become part of the encoding; the rest says how the work is done.
     `overlap` is the fraction of a clip that it shares with the next, rounded to whole steps. `deadline_s` is the longest
     time a decoder may stay without progress. `compare = "hash"` compares stored videos with their files by content instead of by
-    size and time. `threads` are those of the encoder on a CPU, 0 for all cores but the one that decodes. `device` is a torch device, or `auto`: a GPU where there is one.
+    size and time. `on_mismatch` says what becomes of a stored video whose file has changed since: `refuse` keeps what is stored
+    and lists the video as failed, `redo` extracts it again. `threads` are those of the encoder on a CPU, 0 for all cores but the one that decodes. `device` is a torch device, or `auto`: a GPU where there is one.
     """
 
     fit: Literal["stretch", "letterbox", "crop"] = "stretch"
@@ -31,6 +33,7 @@ class ExtractConfig(Record):
     keep: Keep = "central"
     decoder: Literal["pyav", "decord"] = "pyav"
     compare: Compare = "time"
+    on_mismatch: OnMismatch = "refuse"
     deadline_s: PositiveFloat = 60.0
     batch_clips: PositiveInt = 1
     threads: Annotated[int, Field(ge=0)] = 0

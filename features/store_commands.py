@@ -1,20 +1,25 @@
 """`cli.py store ...`: what is in a token store, and is it whole? Parses, calls, and prints, as `cli.py` does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from features.options import DatasetOption, EncoderOption, JsonOption, SetOption, StoreOption
-from features.terminal import count_bar, error_console, print_json, print_table
+from features.options import DatasetOption, EncoderOption, JsonOption, OnMismatchOption, SetOption, StoreOption
+from features.terminal import count_bar, error_console, print_json, print_table, say
+from vjepa_loc.errors import ConfigError, CorruptStoreError
 from vjepa_loc.workspace import read_workspace
 
 if TYPE_CHECKING:
     from features import Store
+    from features.reencode import ReencodeReport
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What is in a token store, and is it whole?")
 
 StorePath = Annotated[Optional[str], typer.Argument(metavar="[STORE]", help="Default: the workspace's store.", show_default=False)]
+
+VideosOption = Annotated[Optional[list[str]], typer.Option("--video", help="Only this video; repeatable.", show_default=False)]
 
 
 def given_store_path(given: str | None) -> str:
@@ -105,18 +110,68 @@ def store_diff(
 @app.command("verify")
 def store_verify(
     store: StorePath = None,
-    videos: Annotated[Optional[list[str]], typer.Option("--video", help="Only this video; repeatable.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every byte of every video (the default).")] = False,
+    sample: Annotated[Optional[int], typer.Option(help="Every byte of so many random videos; of the others commits and sizes.", show_default=False)] = None,
+    reencode: Annotated[Optional[int], typer.Option(help="Encode so many random clips again from their video files and compare.", show_default=False)] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Draws the same videos and clips again.", show_default=False)] = None,
+    videos: VideosOption = None,
+    encoder: EncoderOption = None,
+    dataset: DatasetOption = None,
     json_output: JsonOption = False,
+    overrides: SetOption = None,
 ) -> None:
     """Check every byte that a commit names; exit code 1 if something is wrong."""
-    report = open_given_store(store).verify(videos)
+    from features.verify import verify_store
+
+    if every + (sample is not None) + bool(videos) > 1:
+        raise ConfigError("store verify: --all, --sample and --video exclude each other; give one of them")
+    if reencode is None and (encoder or dataset or overrides):
+        raise ConfigError("store verify: --encoder, --dataset and --set say how clips are encoded again; give --reencode N with them")
+    path = given_store_path(store)
+    again = None if reencode is None else _Reencoding(path, encoder, dataset, overrides)
+    with count_bar("verify") as on_video:
+        report = verify_store(path, videos or None, sample=sample, seed=seed, on_video=on_video)
+    clips = None
+    whole = sorted(set(report.checked) - set(report.video_ids))
+    if again is not None and again.store is not None and whole:
+        clips = again.run(reencode, whole, seed)
+        report = report.with_problems(clips.problems)
+    elif again is not None:
+        say("no clip was encoded again: no video is whole")
     if json_output:
-        print_json(report.to_dict())
+        print_json(report.to_dict() | (clips.to_dict() if clips is not None else {}))
     else:
-        for problem in report.problems:
-            print(problem)
-        print(f"{report.num_videos} videos, {report.num_bytes:,} bytes, {len(report.problems)} problems")
+        if clips is not None:
+            print_table(*clips.table())
+            say(*(f"left out {video_id}: {reason}" for video_id, reason in clips.left_out.items()))
+        print(report.summary())
     raise typer.Exit(int(not report.ok))
+
+
+class _Reencoding:
+    """What `--reencode` needs, refused before the bytes are read where it does not fit the store."""
+
+    def __init__(self, path: str, encoder: str | None, dataset: str | None, overrides: Sequence[str] | None):
+        from features.extract import load_encoder
+        from features.extract_settings import read_extract_settings
+        from features.store import find_store
+        from vjepa_loc.dataset import read_dataset
+
+        settings = read_extract_settings(read_workspace(Path()), encoder, dataset, path, overrides or ())
+        self._recipe = settings.recipe
+        self._dataset = read_dataset(settings.dataset)
+        self._encoder = load_encoder(settings.encoder_name, settings.encoder_config, settings.recipe.resolved_device())
+        try:
+            self.store = find_store(path, settings.recipe.encoding(self._encoder.spec))
+        except CorruptStoreError:
+            # Verifying names the file.
+            self.store = None
+
+    def run(self, num_clips: int, video_ids: list[str], seed: int | None) -> "ReencodeReport":
+        from features.reencode import reencode_clips
+
+        with count_bar("encode again") as on_clip:
+            return reencode_clips(self._dataset, self.store, self._encoder, self._recipe, num_clips, video_ids, seed, on_clip)
 
 
 @app.command("repair")
@@ -124,23 +179,25 @@ def store_repair(
     store: StoreOption = None,
     encoder: EncoderOption = None,
     dataset: DatasetOption = None,
+    videos: VideosOption = None,
+    on_mismatch: OnMismatchOption = None,
     json_output: JsonOption = False,
     overrides: SetOption = None,
 ) -> None:
-    """Extract again what `store verify` finds wrong. Exit code 1 if some videos failed."""
-    from features.extract import load_encoder, repair_store
+    """Put right what `store verify` finds wrong. Exit code 1 if something is left."""
+    from features.extract import load_encoder
     from features.extract_settings import read_extract_settings
     from features.progress import ExtractionProgress
+    from features.repair import repair_store
     from vjepa_loc.dataset import read_dataset
 
-    settings = read_extract_settings(read_workspace(Path()), encoder, dataset, store, overrides or ())
-    videos = read_dataset(settings.dataset)
-    damaged = open_given_store(settings.store)
+    settings = read_extract_settings(read_workspace(Path()), encoder, dataset, store, overrides or (), on_mismatch)
+    read = read_dataset(settings.dataset)
     loaded = load_encoder(settings.encoder_name, settings.encoder_config, settings.recipe.resolved_device())
     with ExtractionProgress({}, error_console()) as progress:
-        report = repair_store(videos, damaged, loaded, settings.recipe, progress)
+        report = repair_store(read, settings.store, loaded, settings.recipe, videos, progress)
     print_json(report.to_dict()) if json_output else print(report.summary())
-    raise typer.Exit(int(bool(report.failed)))
+    raise typer.Exit(int(not report.ok))
 
 
 @app.command("gc")

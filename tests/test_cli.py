@@ -18,7 +18,7 @@ from vjepa_loc.dataset import read_dataset
 ROOT = Path(cli.__file__).parent
 
 SURFACE = {
-    "extract": ["--encoder", "--dataset", "--store", "--dry-run", "--json", "--set"],
+    "extract": ["--encoder", "--dataset", "--store", "--on-mismatch", "--dry-run", "--json", "--set"],
     "train-head": ["--head", "--dataset", "--store", "--runs", "--epochs", "--seed", "--resume", "--config", "--json", "--set"],
     "evaluate": ["--split", "--run", "--predictions", "--metric", "--iou", "--out", "--dataset", "--store", "--runs", "--json"],
     "predict": ["[FILE]...", "--run", "--split", "--video", "--out", "--format", "--dataset", "--store", "--runs", "--json", "--set"],
@@ -29,8 +29,10 @@ SURFACE = {
     "store list": ["[STORE]", "--json"],
     "store show": ["ID", "--store", "--out", "--dataset", "--json"],
     "store diff": ["A", "B", "--all", "--json"],
-    "store verify": ["[STORE]", "--video", "--json"],
-    "store repair": ["--store", "--encoder", "--dataset", "--json", "--set"],
+    "store verify": [
+        "[STORE]", "--all", "--sample", "--reencode", "--seed", "--video", "--encoder", "--dataset", "--json", "--set"
+    ],
+    "store repair": ["--store", "--encoder", "--dataset", "--video", "--on-mismatch", "--json", "--set"],
     "store subset": ["target", "--store", "--levels", "--video", "--json"],
     "store convert": ["target", "--store", "--number-format", "--compression", "--levels", "--shard-steps", "--video", "--json"],
     "store merge": ["target", "sources", "--json"],
@@ -194,7 +196,46 @@ def test_extract_twice_then_the_store_commands(workspace, run):
     code, _, err = run("extract", "--set", "extract.fit=crop")
     assert code == 2 and "fit: 'stretch' != 'crop'" in err
     code, out, _ = run("store", "repair", "--json")
-    assert code == 0 and last_json(out) == {"done": [], "skipped": [], "failed": {}}
+    assert code == 0 and last_json(out) == {"restored": [], "done": [], "skipped": [], "failed": {}, "left": []}
+
+
+def test_verify_draws_encodes_again_and_names_what_is_wrong(workspace, run):
+    assert run("extract")[0] == 0
+    code, out, _ = run("store", "verify", "--sample", "1", "--seed", "5", "--json")
+    assert code == 0 and json.loads(out).items() >= {"ok": True, "videos": 2, "checked": 1, "seed": 5}.items()
+    code, out, _ = run("store", "verify", "--all", "--reencode", "2", "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["ok"] and [clip["tolerance"] for clip in answer["clips"]] == ["exact", "exact"]
+    code, out, _ = run("store", "verify", "--reencode", "1")
+    assert code == 0 and "1 clips encoded again, drawn by --seed " in out and "2 of 2 videos" in out
+    for arguments, message in (
+        (["--all", "--sample", "1"], "--all, --sample and --video exclude each other"),
+        (["--dataset", "data/dataset.json"], "give --reencode N with them"),
+        (["--sample", "0"], "from 1 on"),
+        (["--reencode", "1", "--set", "extract.fit=crop"], "fit: 'stretch' != 'crop'"),
+    ):
+        code, _, err = run("store", "verify", *arguments)
+        assert code == 2 and message in err and len(err.splitlines()) == 1
+
+    root = workspace / "features/tokens.zarr/zarr.json"
+    root.write_bytes(root.read_bytes()[:-9])
+    code, out, err = run("store", "verify", "--reencode", "1")
+    assert code == 1 and out.startswith("tokens.zarr/zarr.json: ") and "1 problems" in out
+    code, out, _ = run("store", "repair", "--video", "a")
+    assert code == 0 and "restored tokens.zarr/zarr.json" in out and run("store", "verify")[0] == 0
+
+
+def test_a_changed_file_is_refused_or_redone_as_asked(workspace, run):
+    assert run("extract")[0] == 0
+    write_clip(workspace / "data" / "b.mp4", num_frames=24, options={"crf": "45"})
+    code, out, err = run("extract", "--json")
+    assert code == 1 and "has changed: " in last_json(out)["failed"]["b"] and last_json(out)["skipped"] == ["a"]
+    code, out, _ = run("extract", "--dry-run", "--on-mismatch", "redo", "--json")
+    assert code == 0 and last_json(out)["b"]["action"] == "replace"
+    code, out, _ = run("extract", "--set", "on_mismatch=refuse", "--on-mismatch", "redo", "--json")
+    assert code == 0 and last_json(out)["done"] == ["b"]
+    code, _, err = run("extract", "--on-mismatch", "maybe")
+    assert code == 2 and "'refuse', 'redo'" in err
 
 
 def test_extract_ends_with_1_where_a_video_failed_and_names_it(workspace, run):

@@ -8,6 +8,10 @@ import av
 import numpy as np
 import pytest
 
+from features import extract_video
+from features.decode_worker import DecodeWorker
+from features.encoders.tiny import Config, Encoder
+
 BLOCK_PX = 8
 NUM_BITS = 8
 
@@ -100,3 +104,28 @@ def real_videos() -> Path:
     if not (folder / "probe.csv").is_file():
         pytest.skip("../shared/data/videos is not here")
     return folder.resolve()
+
+
+class KeptWorker(DecodeWorker):
+    """A decoding process that outlives its extraction: starting one takes longer than most tests."""
+
+    def close(self) -> None:
+        """Left to the fixture."""
+
+
+@pytest.fixture(scope="session")
+def kept_worker():
+    worker = KeptWorker(30)
+    yield worker
+    DecodeWorker.close(worker)
+
+
+@pytest.fixture
+def one_decoding_process(kept_worker, monkeypatch) -> None:
+    """Every extraction of the test uses the same decoding process."""
+    monkeypatch.setattr(extract_video, "DecodeWorker", lambda deadline_s: kept_worker)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Encoder:
+    return Encoder(Config())

@@ -14,46 +14,27 @@ import numpy as np
 import pytest
 import torch
 
-from features import claims, extract_video, shards
+from features import shards
 from features.clips import ClipRule, plan_clips
 from features.decode import open_video
-from features.decode_worker import DecodeWorker
 from features.encoders.tiny import Config, Encoder
-from features.extract import extract_dataset, extracted_files, load_encoder, plan_extraction, repair_store, videos_of_files
+from features.extract import extract_dataset, extracted_files, load_encoder, plan_extraction, videos_of_files
 from features.outcome import ClipsEncoded, Outcome, VideoStarted
+from features.places import local
 from features.preprocess import resize_uint8
 from features.recipe import ExtractConfig
+from features.resume import decide
 from features.store import open_store
+from features.verify import verify_store
 from vjepa_loc.dataset import Dataset, Video
-from vjepa_loc.errors import ConfigError, StoreError, StoreMismatchError, VideoError
+from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError, StoreMismatchError, VideoError
 from vjepa_loc.spacegrid import SpaceGrid
 
+pytestmark = pytest.mark.usefixtures("one_decoding_process")
+
 RECIPE = ExtractConfig(threads=1, deadline_s=30)
+REDO = RECIPE.model_copy(update={"on_mismatch": "redo"})
 ROOT = Path(__file__).parents[2]
-
-
-class KeptWorker(DecodeWorker):
-    """A decoding process that outlives its extraction: starting one takes longer than most tests."""
-
-    def close(self) -> None:
-        """Left to the fixture."""
-
-
-@pytest.fixture(scope="module")
-def kept_worker():
-    worker = KeptWorker(RECIPE.deadline_s)
-    yield worker
-    DecodeWorker.close(worker)
-
-
-@pytest.fixture(autouse=True)
-def one_decoding_process(kept_worker, monkeypatch):
-    monkeypatch.setattr(extract_video, "DecodeWorker", lambda deadline_s: kept_worker)
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Encoder:
-    return Encoder(Config())
 
 
 def dataset_of(files: dict[str, Path], **facts) -> Dataset:
@@ -204,24 +185,79 @@ def test_a_damaged_video_is_stored_as_damaged_unless_its_length_was_declared(cli
     assert "num_frames 61, the video has" in extract_dataset(declared, tmp_path / "other", tiny, RECIPE).failed["a"]
 
 
-def test_what_is_complete_is_skipped_and_what_changed_is_replaced(clip, tmp_path, tiny):
+def test_what_is_complete_is_skipped(clip, tmp_path, tiny):
     path, store_path = clip("a.mp4", num_frames=8), tmp_path / "store"
     data = dataset_of({"a": path})
 
-    def second() -> Outcome:
+    def extract_again() -> Outcome:
         (outcome,) = extract_dataset(data, store_path, tiny, RECIPE).outcomes
         return outcome
 
-    assert second().status == "done"
-    assert (second().status, second().reason) == ("skipped", "already stored")
+    assert extract_again().status == "done"
+    assert (extract_again().status, extract_again().reason) == ("skipped", "already stored")
     os.utime(path, ns=(1, 1))
-    assert second().status == "skipped", "the same bytes under a newer time"
-    clip("a.mp4", num_frames=12)
-    changed = second()
-    assert changed.status == "done" and "the file has changed" in changed.reason
-    assert open_store(store_path).video("a").num_frames == 12
+    assert extract_again().status == "skipped", "the same bytes under a newer time"
     path.unlink()
-    assert "is gone and cannot be compared" in second().reason
+    assert "is gone and cannot be compared" in extract_again().reason
+
+
+def test_a_file_that_changed_is_refused_with_both_values_and_the_others_go_on(clip, tmp_path, tiny):
+    path, store_path = clip("a.mp4", num_frames=8), tmp_path / "store"
+    old_size = path.stat().st_size
+    extract_dataset(dataset_of({"a": path}), store_path, tiny, RECIPE)
+    commit = (store_path / "commits/a.json").read_bytes()
+    clip("a.mp4", num_frames=12)
+    report = extract_dataset(dataset_of({"a": path, "b": clip("b.mp4", num_frames=4)}), store_path, tiny, RECIPE)
+    assert report.ids("done") == ["b"] and list(report.failed) == ["a"]
+    sizes = f"{old_size} bytes when it was stored, now {path.stat().st_size}"
+    assert f"has changed: {sizes}; put the old file back" in report.failed["a"] and "--on-mismatch redo" in report.failed["a"]
+    assert (store_path / "commits/a.json").read_bytes() == commit and ("a", "failed") in ledger_of(store_path)
+    (decision, _) = plan_extraction(
+        dataset_of({"a": path, "b": tmp_path / "b.mp4"}), store_path, RECIPE.encoding(tiny.spec), RECIPE
+    )
+    assert decision.action == "refuse"
+
+
+def test_a_redo_replaces_that_video_alone_and_readers_of_the_old_generation_go_on(clip, tmp_path, tiny):
+    path, store_path = clip("a.mp4", num_frames=8), tmp_path / "store"
+    extract_dataset(dataset_of({"a": path, "b": clip("b.mp4", num_frames=4)}), store_path, tiny, RECIPE)
+    other = (store_path / "commits/b.json").read_bytes()
+    reader = open_store(store_path).video("a")
+    before = reader.read("tokens", 0, 2).copy()
+    clip("a.mp4", num_frames=12)
+    # The dataset states what is true of the new file: it is the stored video that is out of date.
+    videos = {"a": Video(id="a", file=path, num_frames=12), "b": Video(id="b", file=tmp_path / "b.mp4")}
+    report = extract_dataset(Dataset((), videos), store_path, tiny, REDO)
+    assert report.ids("done") == ["a"] and report.ids("skipped") == ["b"]
+    assert "the file has changed" in report.outcomes[0].reason
+    assert open_store(store_path).video("a").num_frames == 12 and (store_path / "commits/b.json").read_bytes() == other
+    assert reader.num_frames == 8
+    np.testing.assert_array_equal(reader.read("tokens", 0, 2), before)
+    assert reader.read("tokens").shape[0] == 4, "steps that were never touched before"
+    assert verify_store(store_path).ok
+
+
+def test_a_redo_that_fails_keeps_what_is_stored(clip, tmp_path, tiny):
+    path, store_path = clip("a.mp4", num_frames=8), tmp_path / "store"
+    extract_dataset(dataset_of({"a": path}), store_path, tiny, RECIPE)
+    before = arrays_of(store_path, "a")
+    path.write_bytes(b"no video at all" * 100)
+    assert "FFmpeg cannot open" in extract_dataset(dataset_of({"a": path}), store_path, tiny, REDO).failed["a"]
+    assert_equal_arrays(before, arrays_of(store_path, "a"))
+
+
+def test_a_store_that_is_gone_is_not_taken_for_damage(clip, tmp_path, tiny, monkeypatch):
+    data = dataset_of({"a": clip("a.mp4", num_frames=8), "b": clip("b.mp4", num_frames=8)})
+    extract_dataset(data, tmp_path / "store", tiny, RECIPE)
+    store = open_store(tmp_path / "store")
+
+    def vanish_while_opening(video_id):
+        (tmp_path / "store").rename(tmp_path / "away")
+        raise CorruptStoreError("expected 640 bytes, got No such file or directory")
+
+    monkeypatch.setattr(store, "video", vanish_while_opening)
+    with pytest.raises(StoreError, match="does not exist"):
+        decide(data.videos["a"], store)
 
 
 def test_bytes_that_changed_under_the_same_size_and_time_are_found_by_their_hash(clip, tmp_path, tiny):
@@ -235,6 +271,9 @@ def test_bytes_that_changed_under_the_same_size_and_time_are_found_by_their_hash
     assert extract_dataset(data, store_path, tiny, RECIPE).ids("skipped") == ["a"]
     by_hash = RECIPE.model_copy(update={"compare": "hash"})
     (decision,) = plan_extraction(data, store_path, by_hash.encoding(tiny.spec), by_hash)
+    assert decision.action == "refuse" and "sha256" in decision.reason
+    redo = by_hash.model_copy(update={"on_mismatch": "redo"})
+    (decision,) = plan_extraction(data, store_path, redo.encoding(tiny.spec), redo)
     assert decision.action == "replace" and "sha256" in decision.reason
 
 
@@ -336,7 +375,7 @@ def test_a_read_only_store_stops_the_job_with_one_line(clip, tmp_path, tiny, mon
 
     data = dataset_of({"a": clip("a.mp4", num_frames=4)})
     extract_dataset(dataset_of({}), tmp_path / "store", tiny, RECIPE)
-    monkeypatch.setattr(claims, "create_exclusively", read_only)
+    monkeypatch.setattr(local, "create_exclusively", read_only)
     with pytest.raises(StoreError, match="cannot write to .*: Read-only file system; the store is read-only") as caught:
         extract_dataset(data, tmp_path / "store", tiny, RECIPE)
     assert "\n" not in str(caught.value)
@@ -349,28 +388,6 @@ def test_progress_tells_every_clip_and_every_outcome(clip, tmp_path, tiny):
     assert isinstance(events[0], VideoStarted) and events[0].video_id == "a"
     assert sum(event.num_clips for event in events if isinstance(event, ClipsEncoded)) == 3
     assert [event.status for event in events if isinstance(event, Outcome)] == ["done", "failed"]
-
-
-def test_repair_extracts_again_what_verify_finds_wrong(clip, tmp_path, tiny):
-    data = dataset_of({"a": clip("a.mp4", num_frames=20), "b": clip("b.mp4", num_frames=20), "c": clip("c.mp4", num_frames=8)})
-    extract_dataset(data, tmp_path / "store", tiny, RECIPE)
-    before = arrays_of(tmp_path / "store", "a")
-    store = open_store(tmp_path / "store")
-    shard = next((tmp_path / "store" / "tokens.zarr" / store.commit_of("a").path / "tokens" / "c").rglob("0"))
-    while shard.is_dir():
-        shard = shard / "0"
-    content = bytearray(shard.read_bytes())
-    content[100] ^= 1
-    shard.write_bytes(content)
-    commit = tmp_path / "store" / "commits" / "b.json"
-    commit.write_bytes(commit.read_bytes()[:-9])
-    assert sorted(repair_store(data, store, tiny, RECIPE).ids("done")) == ["a", "b"]
-    assert open_store(tmp_path / "store").verify().ok
-    assert_equal_arrays(before, arrays_of(tmp_path / "store", "a"))
-    shard = tmp_path / "store" / "tokens.zarr" / open_store(tmp_path / "store").commit_of("c").path / "mean" / "c" / "0"
-    shard.write_bytes(shard.read_bytes()[:-1])
-    report = repair_store(dataset_of({}), open_store(tmp_path / "store"), tiny, RECIPE)
-    assert "and not in the dataset" in report.failed["c"]
 
 
 def test_files_without_a_dataset_get_a_store_that_goes_away(clip, tmp_path, tiny):
@@ -407,6 +424,7 @@ import sys, time
 from features.encoders.tiny import Config, Encoder
 from features.extract import extract_dataset
 from features.recipe import ExtractConfig
+from features.resume import decide
 from vjepa_loc.dataset import read_dataset
 
 class Slow(Encoder):
