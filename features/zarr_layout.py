@@ -23,6 +23,7 @@ INDEX_ENTRY_BYTES = 16
 # Higher levels save another percent of int8 tokens and take several times as long.
 ZSTD_LEVEL = 1
 
+_FREE_METADATA = ("attributes", "dimension_names")
 _FILL: dict[str, Any] = {"int8": HOLE_CODE, "int32": -1, "float16": "NaN", "float32": "NaN", "float64": "NaN"}
 
 
@@ -161,13 +162,17 @@ GROUP_BYTES = metadata_bytes(group_metadata({}))
 
 
 def spec_of(metadata: dict[str, Any]) -> ArraySpec | None:
-    """The `ArraySpec` whose metadata these are; None for any other array (compressed otherwise, chunked otherwise)."""
+    """The `ArraySpec` whose layout these metadata describe; None for any other array (compressed otherwise, chunked
+    otherwise). Attributes and names of dimensions may differ.
+    """
     try:
-        spec = ArraySpec(tuple(metadata["shape"]), metadata["data_type"], tuple(metadata["dimension_names"] or ()))
+        spec = ArraySpec(tuple(metadata["shape"]), metadata["data_type"], tuple(metadata.get("dimension_names") or ()))
         if metadata["codecs"][0]["name"] == "sharding_indexed":
             steps = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
             names = [codec["name"] for codec in metadata["codecs"][0]["configuration"]["codecs"]]
             spec = replace(spec, shard_steps=steps, compression="zstd" if "zstd" in names else "none")
-        return spec if array_metadata(spec) == metadata else None
+        described = {name: value for name, value in metadata.items() if name not in _FREE_METADATA}
+        expected = {name: value for name, value in array_metadata(spec).items() if name not in _FREE_METADATA}
+        return spec if described == expected else None
     except (KeyError, IndexError, TypeError):
         return None
