@@ -17,7 +17,7 @@ except ModuleNotFoundError:  # not on Windows
 ANNOUNCED_BYTES = 256 * 2**20
 """So much is asked for before it is read: more than it takes to hide a disk's latency, little beside any memory."""
 
-WARM_AFTER_BATCHES = 16
+WARM_AFTER_BATCHES = 8
 PROBED_BATCHES = 8
 """While nothing comes from the disk, one batch of so many is asked for."""
 
@@ -48,14 +48,19 @@ class Announcer:
     def ask_ahead(self, position: int) -> None:
         """Called before the batch at `position` is read, by any thread."""
         with self._lock:
-            uses = self._disk_uses()
-            self._quiet_batches = self._quiet_batches + 1 if uses is not None and uses == self._last_uses else 0
-            self._last_uses = uses
+            self._look_at_the_disk()
             while self._wants_more(position):
                 asked = len(self._bytes_up_to) - 1
                 if self._quiet_batches < WARM_AFTER_BATCHES or asked % PROBED_BATCHES == 0:
                     self._will_read(asked)
+                    self._quiet_batches += 1
+                    self._look_at_the_disk()
                 self._bytes_up_to.append(self._bytes_up_to[-1] + self._num_bytes(asked))
+
+    def _look_at_the_disk(self) -> None:
+        uses = self._disk_uses()
+        if uses is None or uses != self._last_uses:
+            self._last_uses, self._quiet_batches = uses, 0
 
     def _wants_more(self, position: int) -> bool:
         num_asked = len(self._bytes_up_to) - 1

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from heads.training.callbacks import AveragedWeights, BestWeights, EpochBar, EpochLines
+from heads.training.checkpoints import Checkpoints, PlainFiles
 from heads.training.collect import EventCollector
 from heads.training.config import TrainConfig
 from heads.training.data import TrainingData
@@ -23,7 +23,7 @@ from heads.training.module import HeadModule
 from heads.training.plan import describe_run, info_to_resume
 from heads.training.precision import uses_bf16
 from heads.training.predict import build_head
-from heads.training.run_folder import CHECKPOINT, RunFolder, RunInfo
+from heads.training.run_folder import RunFolder, RunInfo
 from heads.training.session import interruptible, quiet_lightning, reproducible
 from heads.training.validate import validation_score
 from vjepa_loc.dataset import Dataset
@@ -44,7 +44,7 @@ def train_head(
 
     Validates on `val`; where no such video is there, trains all epochs and keeps the last averaged weights. `seed` and `epochs`
     go before those of `train_overrides`. `resume` is the folder of an unfinished run, which continues with its own settings from
-    the end of its last complete epoch, as if it had never stopped; what is given beside it has to agree with them.
+    its last checkpoint, as if it had never stopped; what is given beside it has to agree with them.
 
     Raises `RunError` when there is nothing to train on or a run cannot go on, `ConfigError` for a setting, `UnknownNameError` for
     a head or a missing split, `StoreMismatchError` for another store than the run's.
@@ -83,7 +83,7 @@ def _train(folder: RunFolder, info: RunInfo, dataset: Dataset, head: nn.Module, 
     best = BestWeights(average, folder.save_weights, config.patience, config.min_epochs)
     started = time.monotonic()
     trainer = _trainer(folder, config, average, best, validates=score is not None)
-    with interruptible():
+    with interruptible(f"continue with `python cli.py train-head --resume {folder.path}`"):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if best.epoch is None:
         folder.save_weights(average.weights())
@@ -105,9 +105,7 @@ def _trainer(folder: RunFolder, config: TrainConfig, average: AveragedWeights, b
     on_terminal = sys.stderr.isatty()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     progress = EpochBar() if on_terminal else EpochLines(best)
-    checkpoint = ModelCheckpoint(
-        folder.path, filename=CHECKPOINT.removesuffix(".ckpt"), save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    checkpoints = Checkpoints(folder.save_checkpoint, config.checkpoint_minutes)
     return Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
@@ -119,8 +117,13 @@ def _trainer(folder: RunFolder, config: TrainConfig, average: AveragedWeights, b
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         log_every_n_steps=1,
-        logger=[CSVLogger(folder.path, name="", version=part), TensorBoardLogger(folder.path, name="", version=part)],
-        callbacks=[average, best, progress, checkpoint],
+        # Written at once, so that a training that is killed leaves the figures of its epochs.
+        logger=[
+            CSVLogger(folder.path, name="", version=part, flush_logs_every_n_steps=1),
+            TensorBoardLogger(folder.path, name="", version=part),
+        ],
+        callbacks=[average, best, progress, checkpoints],
+        plugins=[PlainFiles()],
         enable_progress_bar=on_terminal,
         enable_model_summary=False,
         default_root_dir=folder.path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -13,6 +14,7 @@ from heads.training.augment import augmented
 from heads.training.callbacks import MONITOR
 from heads.training.collect import EventCollector
 from heads.training.config import TrainConfig
+from heads.training.epoch_means import EpochMeans
 from heads.training.stored_batch import WindowBatch
 from vjepa_loc.errors import RunError
 from vjepa_loc.events import Event
@@ -28,7 +30,7 @@ class HeadModule(LightningModule):
 
     Validation slides over the whole videos as prediction does: `collector` joins the answers, `score` turns the events into the
     figures that are logged. The random numbers of an epoch follow from seed and epoch alone, so that a resumed training draws
-    the same ones.
+    the same ones; within an epoch their state is in the checkpoint.
     """
 
     def __init__(
@@ -40,8 +42,16 @@ class HeadModule(LightningModule):
         self.config = config
         self.batches_per_epoch = batches_per_epoch
         self.collector, self.score = collector, score
+        self._train_means = EpochMeans()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["train_means"] = self._train_means.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._train_means.load_state_dict(checkpoint["train_means"])
 
     def on_train_epoch_start(self) -> None:
+        self._train_means = EpochMeans()
         torch.manual_seed(self.config.seed * SEEDS_PER_RUN + self.current_epoch)
 
     def training_step(self, batch: WindowBatch, batch_index: int) -> Tensor:
@@ -52,7 +62,9 @@ class HeadModule(LightningModule):
                 f"the loss is {losses['total'].item()} in epoch {self.current_epoch}, batch {batch_index}: "
                 f"expected a finite number; train with a lower lr than {self.config.lr:g}"
             )
-        self._log_losses("train", losses, len(batch.windows))
+        self._train_means.add(losses, len(batch.windows))
+        if batch_index + 1 == self.batches_per_epoch:
+            self._log_losses("train", self._train_means.means(), 1)
         return losses["total"]
 
     def validation_step(self, batch: WindowBatch, batch_index: int) -> None:

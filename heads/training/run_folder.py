@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -122,7 +121,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path | None:
-        """What training can continue from; None before the end of the first epoch."""
+        """What training can continue from; None before the first one was saved."""
         path = self.path / CHECKPOINT
         return path if path.is_file() else None
 
@@ -153,6 +152,10 @@ class RunFolder:
     def load_weights(self) -> dict[str, Tensor]:
         return self._load_tensors(WEIGHTS)
 
+    def save_checkpoint(self, write: Callable[[Path], Any]) -> None:
+        """`write(path)` writes what training can continue from; it takes the place of the checkpoint before."""
+        self._replace(CHECKPOINT, write)
+
     def save_standardisations(self, standardisations: Sequence[Standardisation]) -> None:
         tensors = {}
         for index, standardisation in enumerate(standardisations):
@@ -180,13 +183,18 @@ class RunFolder:
             raise RunError(f"{self.path / name}: cannot be written ({error.strerror})") from None
 
     def _save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        beside = self.path / f".{uuid.uuid4().hex}.partial"
+        # safetensors refuses tensors that share memory, such as tied weights.
+        copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        self._replace(name, lambda path: save_file(copies, path))
+
+    def _replace(self, name: str, write: Callable[[Path], Any]) -> None:
+        # Always the same name: what a killed training leaves is written over by the next one.
+        beside = self.path / f".{name}.partial"
         try:
-            # safetensors refuses tensors that share memory, such as tied weights.
-            save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, beside)
+            write(beside)
             os.replace(beside, self.path / name)
         except OSError as error:
-            raise RunError(f"{self.path / name}: cannot be written ({error.strerror})") from None
+            raise RunError(f"{self.path / name}: cannot be written ({error.strerror or error})") from None
         finally:
             beside.unlink(missing_ok=True)
 

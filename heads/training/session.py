@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from heads.training.config import TrainConfig
 
@@ -51,11 +53,16 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C stays a `KeyboardInterrupt`: Lightning turns it into an exit and leaves the signal ignored."""
+def interruptible(advice: str) -> Iterator[None]:
+    """Ctrl-C stays a `KeyboardInterrupt`: Lightning turns it into an exit and leaves the signal ignored. When SIGTERM ends the
+    training, a line says so with the `advice`, and the exit code is not the 0 that Lightning gives it.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except SIGTERMException:
+        print(f"SIGTERM: the training stops; {advice}", file=sys.stderr, flush=True)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None

@@ -42,6 +42,20 @@ def test_what_comes_from_memory_is_asked_for_now_and_then():
     assert asked[-2:] == [101, 102], "the disk was used: everything is asked for again"
 
 
+def test_what_has_to_come_from_the_disk_is_all_asked_for():
+    asked = []
+    batches = announcer(asked, 100, num_bytes=2**30, uses=lambda: len(asked))
+    for position in range(100):
+        batches.ask_ahead(position)
+    assert asked == list(range(100))
+
+
+def test_a_store_in_memory_is_not_asked_for_at_length_at_the_start():
+    asked = []
+    announcer(asked, 1000, uses=lambda: 0).ask_ahead(0)
+    assert len(asked) < 256 / 4
+
+
 def test_where_nobody_counts_the_uses_of_the_disk_everything_is_asked_for(monkeypatch):
     assert isinstance(announce.disk_uses(), int)
     monkeypatch.setattr(announce, "resource", None)

@@ -149,8 +149,8 @@ def test_the_windows_are_announced_before_they_are_read():
         return read(start, stop, out)
 
     stored.read_codes = recording
-    list(WindowBatches(tokens, [[Window("a", 2 * step, 20)] for step in range(20)], num_threads=1))
-    assert len(seen) == 20 and [steps for steps, _ in seen] == [(step, step + 10) for step in range(20)]
+    list(WindowBatches(tokens, [[Window("a", 2 * step, 20)] for step in range(8)], num_threads=1))
+    assert [steps for steps, _ in seen] == [(step, step + 10) for step in range(8)]
     for position, (_, announced) in enumerate(seen[:-1]):
         assert seen[position + 1][0] in announced, "the next one at least"
 
