@@ -40,7 +40,10 @@ class Head(nn.Module):
         if len(specs) != 1:
             raise ConfigError(f"this head reads one store, got {len(specs)}: give --store once")
         if config.level not in specs[0].levels:
-            raise ConfigError(f"head.level: the store has the levels {', '.join(specs[0].levels)}, got {config.level!r}")
+            raise ConfigError(
+                f"head.level: the store has the levels {', '.join(specs[0].levels)}, got {config.level!r}; read another level "
+                f"(--set level={specs[0].levels[0]}), or a store that has this one"
+            )
         self.config = config
         self.level = config.level
         self.trunk = GridTrunk(specs[0].channels, config.stem_width, config.width, config.cells, config.num_blocks,
