@@ -199,3 +199,15 @@ def test_changes_that_make_no_sense_are_refused(make_store, tmp_path):
     assert not (tmp_path / "x").exists()
     with pytest.raises(ConfigError, match="source and target at once"):
         convert_store(store, store.path, StorageChange(compression="zstd"))
+
+
+def test_conversions_go_to_a_url_and_back(make_store, tmp_path, service, url):
+    store = make_store("store")
+    assert convert_store(store, url, StorageChange(compression="zstd")).copied == ("Ä",)
+    remote = open_store(url)
+    assert remote.verify().ok and remote.video("Ä").storage.compression == "zstd"
+    assert convert_store(store, url, StorageChange(compression="zstd")).present == ("Ä",)
+    assert convert_store(remote, tmp_path / "back", StorageChange(compression="none")).copied == ("Ä",)
+    assert open_store(tmp_path / "back").commit_of("Ä").generation_files == store.commit_of("Ä").generation_files
+    assert subset_store(remote, tmp_path / "small", ["pool4"]).copied == ("Ä",)
+    assert np.array_equal(open_store(tmp_path / "small").video("Ä").read("pool4"), store.video("Ä").read("pool4"))
