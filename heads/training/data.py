@@ -21,7 +21,7 @@ from heads.training.streams import CacheBudget, VideoExtent, VideoStream
 from heads.training.targets import VideoTargets
 from heads.training.windows import Window, sliding_windows, training_windows
 from vjepa_loc.dataset import Dataset
-from vjepa_loc.errors import StoreError
+from vjepa_loc.errors import DatasetError, StoreError
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class StreamedVideos:
         return {video_id: streams[0].extent for video_id, streams in self.streams.items()}
 
     def targets(self, dataset: Dataset) -> dict[str, VideoTargets]:
+        """Raises `DatasetError` for boxes in pixels of another picture than the stored one, and as `VideoTargets`."""
+        for video_id, extent in self.extents.items():
+            _check_box_pixels(dataset, extent)
         return {
             video_id: VideoTargets(dataset.events_of(video_id), dataset.labels, extent)
             for video_id, extent in self.extents.items()
@@ -56,6 +59,17 @@ class StreamedVideos:
             for video_id, extent in self.extents.items()
             for window in sliding_windows(video_id, extent.num_frames, window_frames, hop_frames)
         ]
+
+
+def _check_box_pixels(dataset: Dataset, extent: VideoExtent) -> None:
+    video = dataset.videos[extent.video_id]
+    stated, stored = (video.width, video.height), (extent.width, extent.height)
+    if None in stated or stated == stored or not any(event.num_boxes for event in dataset.events_of(extent.video_id)):
+        return
+    raise DatasetError(
+        f"video {extent.video_id!r}: its boxes are in pixels of {stated[0]}x{stated[1]} (dataset), the stored video measures "
+        f"{stored[0]}x{stored[1]}; extract it again, or import it with --width {stated[0]} --height {stated[1]}"
+    )
 
 
 def align(streams: Sequence[VideoStream]) -> tuple[VideoStream, ...]:
@@ -103,7 +117,7 @@ class TrainingData(LightningDataModule):
     """Batches of the training windows, drawn anew every epoch from seed and epoch, and of the validation windows.
 
     `val` is None where the run has no validation videos. Without given `standardisations` they are measured. Raises
-    `DatasetError` for an event that ends after the stored video, and as `StreamedVideos.open`.
+    `DatasetError` for an event that ends after the stored video or boxes of another picture, and as `StreamedVideos.open`.
     """
 
     def __init__(

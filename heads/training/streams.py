@@ -61,7 +61,7 @@ class VideoStream:
         if level not in stored.levels:
             raise RunError(
                 f"video {stored.id!r}: the head reads the level {level!r}, the store holds {', '.join(stored.levels)}; "
-                "extract with that level"
+                "extract with that level, or choose a stored one (--set head.level=LEVEL)"
             )
         self.stored = stored
         self.level = level

@@ -12,7 +12,7 @@ from heads.training.fit import train_head
 from heads.training.run_folder import RunFolder
 from tests.token_stores import LABELS, MemoryStore, make_encoding, make_split, make_video
 from vjepa_loc.dataset import Dataset
-from vjepa_loc.errors import ConfigError, RunError, StoreError, StoreMismatchError, UnknownNameError
+from vjepa_loc.errors import ConfigError, DatasetError, RunError, StoreError, StoreMismatchError, UnknownNameError
 from vjepa_loc.metrics import tal
 
 QUICK = {"epochs": 6, "lr": 0.05, "batch_size": 2, "warmup_epochs": 1, "val_every": 2}
@@ -149,6 +149,17 @@ def test_stores_that_disagree_about_a_video_are_refused(toy_head, small, tmp_pat
     with pytest.raises(StoreError, match=r"video 'train0': the stores hold (\d+), (\d+) frames of it; extract it again"):
         train_head(dataset, [store, shorter], "toy", {}, QUICK, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_boxes_in_pixels_of_another_picture_are_refused(toy_head, small, tmp_path):
+    """As of features that were imported without the size of their video."""
+    dataset, store = small
+    store.video("train1").width = store.video("train1").height = 1
+    expected = "video 'train1': its boxes are in pixels of 320x180 .dataset., the stored video measures 1x1; .*--width 320 --height 180"
+    with pytest.raises(DatasetError, match=expected):
+        train((dataset, store), tmp_path)
+    bare = Dataset(dataset.labels, dataset.videos, [e.replace(box_frames_K=[], boxes_K4=[]) for e in dataset.events])
+    assert train((bare, store), tmp_path), "without boxes the size does not matter"
 
 
 def test_a_long_step_works(toy_head, tmp_path):
