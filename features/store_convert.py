@@ -21,7 +21,7 @@ from features.schema import Compression, NumberFormat, Storage, VideoMeta
 from features.shards import shard_writer
 from features.staged_video import StagedVideo
 from features.store import Store
-from features.store_copy import CopyReport, OnVideo, checked_levels, copy_each, copy_files, open_target
+from features.store_copy import CopyReport, OnVideo, checked_levels, copy_each, copy_files, open_target, refuse_exchanged
 from features.stored_video import StoredVideo
 from features.zarr_layout import POOL_SIZES, ArraySpec, array_metadata, group_metadata, metadata_bytes, step_specs
 from vjepa_loc.errors import ConfigError, StoreError
@@ -92,6 +92,8 @@ class _VideoConversion:
         new_pools = [level for level in self._storage.levels if level not in video.levels]
         self._pyramid = Pyramid(video.space_grid.valid_HW, new_pools)
         self._quantises = "scale" in self._specs and video.storage.number_format != "int8"
+        read = set(self._specs) | ({"tokens", "scale"} if new_pools or "tokens" in self._specs else set())
+        self._read = [file for file in known if file.partition("/")[0] in read]
 
     def run(self, target: Store) -> str:
         """"copied", or where the video is there already: "present" or "different"."""
@@ -104,6 +106,7 @@ class _VideoConversion:
         try:
             with storage_errors(f"converting video {video.id!r}", target.path, needed):
                 copy_files(video, self._copied, staged)
+                refuse_exchanged(video, self._read)
                 self._write_arrays(staged)
                 for file, raw in self._metadata.items():
                     staged.write(file, raw)

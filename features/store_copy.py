@@ -105,13 +105,19 @@ def copy_files(video: StoredVideo, files: Iterable[str], staged: StagedVideo) ->
     """Copies files of a committed video as they are, each checked against its commit on the way. Raises
     `CorruptStoreError`.
     """
+    files = list(files)
+    refuse_exchanged(video, files)
+    for name in files:
+        _copy_file(video, name, staged.path / name)
+        staged.stamps[name] = video.commit.generation_files[name]
+
+
+def refuse_exchanged(video: StoredVideo, files: Iterable[str]) -> None:
+    """Raises `CorruptStoreError` for a file whose chunks are whole, but not those that were committed."""
     exchanged = dict(exchanged_files(video))
     for name in files:
         if name in exchanged:
             raise CorruptStoreError(f"video {video.id!r}: {video.where(name)}: {exchanged[name]}; {_REPAIR}")
-        stamp = video.commit.generation_files[name]
-        _copy_file(video, name, staged.path / name)
-        staged.stamps[name] = stamp
 
 
 def _copy_video(video: StoredVideo, target: Store, levels: Sequence[str]) -> str:

@@ -65,3 +65,13 @@ def test_a_video_keeps_its_frame_rate_as_a_fraction():
     assert VideoMeta.from_dict(meta.to_dict()) == meta
     with pytest.raises(ConfigError, match="positive frame rate"):
         video_meta("a", 10, space_grid(), fps=0)
+
+
+def test_fields_that_came_later_leave_earlier_records_as_they_were():
+    assert set(Storage().to_dict()) == {"number_format", "shard_steps", "levels"}
+    assert Storage(compression="zstd").to_dict()["compression"] == "zstd"
+    meta = video_meta("v", 8, space_grid())
+    assert not {"earlier_formats", "pools_of_stored_tokens"} & set(meta.to_dict())
+    converted = video_meta("v", 8, space_grid(), earlier_formats=("int8",), pools_of_stored_tokens=("pool1",))
+    assert VideoMeta.from_dict(converted.to_dict()) == converted and VideoMeta.from_dict(meta.to_dict()) == meta
+    assert converted.to_dict()["earlier_formats"] == ["int8"]

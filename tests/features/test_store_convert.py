@@ -10,6 +10,7 @@ from features.schema import Storage
 from features.store import open_store
 from features.store_convert import StorageChange, convert_store
 from features.store_copy import subset_store
+from features.verify import verify_store
 from tests.features.store_builder import add_video, read_all, simulated_tokens, small_store
 from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError
 
@@ -174,6 +175,41 @@ def test_damage_is_not_converted(make_store, tmp_path, change, array):
     with pytest.raises(CorruptStoreError, match=array):
         convert_store(open_store(store.path), tmp_path / "x", StorageChange(**change))
     assert open_store(tmp_path / "x").video_ids() == []
+
+
+@pytest.mark.parametrize(("change", "array"), [
+    ({"shard_steps": 5}, "pool2"), ({"number_format": "float16"}, "tokens"), ({"number_format": "float16"}, "scale"),
+    ({"compression": "zstd"}, "mean"), ({"levels": ("pool1",), "shard_steps": 16}, None),
+])
+def test_a_file_of_another_video_is_not_converted(make_store, tmp_path, change, array):
+    store, other = make_store("store"), small_store(tmp_path / "other")
+    add_video(other, "Ä", simulated_tokens(STEPS, seed=8), fit="letterbox")
+    names = [array] if array else ["tokens", "pool4"]
+    for name in names:
+        for file in (path for path in (other.video("Ä").group_path / name / "c").rglob("*") if path.is_file()):
+            (store.video("Ä").group_path / file.relative_to(other.video("Ä").group_path)).write_bytes(file.read_bytes())
+    if array is None:
+        # What is not read may be wrong.
+        assert convert_store(open_store(store.path), tmp_path / "x", StorageChange(**change)).copied == ("Ä",)
+        return
+    with pytest.raises(CorruptStoreError, match=f"{array}.*expected chunks whose checksums have the crc32c|{array}.*not the one that was committed"):
+        convert_store(open_store(store.path), tmp_path / "x", StorageChange(**change))
+    assert open_store(tmp_path / "x").video_ids() == []
+
+
+def test_every_flipped_bit_of_a_compressed_store_is_found(make_store):
+    store = make_store("store", compression="zstd")
+    files = sorted(path for folder in ("tokens.zarr", "commits") for path in (store.path / folder).rglob("*") if path.is_file())
+    rng = np.random.default_rng(0)
+    for file in [files[index] for index in rng.choice(len(files), 25, replace=False)]:
+        raw = file.read_bytes()
+        damaged = bytearray(raw)
+        damaged[rng.integers(len(raw))] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        report = verify_store(store.path)
+        assert any(problem.file == str(file.relative_to(store.path)) for problem in report.problems), file
+        file.write_bytes(raw)
+    assert verify_store(store.path).ok
 
 
 def test_a_value_beyond_float16_is_refused(tmp_path, tokens):
