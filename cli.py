@@ -16,6 +16,7 @@ from features.options import (
     DatasetOption, EncoderOption, JsonOption, OnMismatchOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
 )
 from features.terminal import count_bar, error_console, print_json, print_table, say
+from features.termination import ends_on_sigterm
 from vjepa_loc.errors import ConfigError, VjepaLocError
 from vjepa_loc.workspace import read_workspace
 
@@ -60,7 +61,7 @@ def extract(
         else:
             print_table("Would do", ("video", "action", "why"), [(d.video.id, d.action, d.reason) for d in plan])
         raise typer.Exit(int(any(decision.action == "refuse" for decision in plan)))
-    with ExtractionProgress(clips_of_videos(videos, encoding), error_console()) as progress:
+    with ends_on_sigterm(), ExtractionProgress(clips_of_videos(videos, encoding), error_console()) as progress:
         report = extract_dataset(videos, settings.store, loaded, settings.recipe, settings.storage, progress)
     if json_output:
         print_json(report.to_dict())
@@ -123,10 +124,12 @@ def evaluate(
             raise ConfigError("--run and --predictions exclude each other; give one of them")
         evaluation, folder = score(truth, split, read_predictions(predictions, truth), names, iou), out
     else:
+        from features.extract_settings import use_cache
         from heads import load_run
         from heads.training.run_folder import newest_finished_run
         from heads.training.scoring import evaluate_run, open_stores
 
+        use_cache(here)
         loaded = load_run(run or newest_finished_run(here.runs_path(runs)))
         evaluation = evaluate_run(loaded, truth, open_stores(loaded, stores or ()), split, names, iou)
         folder = out or loaded.path / f"evaluation-{split}"
@@ -175,12 +178,14 @@ def predict(
         from features.progress import ExtractionProgress
         from heads.training.on_the_fly import predict_files
 
-        with ExtractionProgress({new.id: None for new in videos_of_files(files)}, error_console()) as progress:
+        with ends_on_sigterm(), ExtractionProgress({new.id: None for new in videos_of_files(files)}, error_console()) as progress:
             answer = predict_files(loaded, files, here, overrides or (), progress)
         failed = answer.failed
     else:
+        from features.extract_settings import use_cache
         from heads.training.scoring import open_stores, predict_split
 
+        use_cache(here)
         truth = read_dataset(here.dataset_path(dataset))
         answer = predict_split(loaded, truth, open_stores(loaded, stores or ()), split)
         failed = {video_id: "not in the store" for video_id in answer.missing}

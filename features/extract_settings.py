@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.places.file_cache import keep_copies
 from features.recipe import ExtractConfig, OnMismatch
 from features.schema import Record, Storage
 from vjepa_loc.plugins import load_plugin
@@ -28,8 +29,15 @@ class ExtractSettings:
 
 
 def store_path(workspace: Workspace, flag: str | None = None) -> str:
-    """The token store of a workspace; `flag` wins where it was given."""
+    """The token store of a workspace; `flag` wins where it was given. From now on copies of objects are kept as it says."""
+    use_cache(workspace)
     return flag or workspace.section("store", StoreSettings, Storage).path
+
+
+def use_cache(workspace: Workspace) -> None:
+    """Copies of objects are kept where the workspace says, in this process and in those that it starts."""
+    settings = workspace.section("store", StoreSettings, Storage)
+    keep_copies(None if settings.cache is None else workspace.path(settings.cache).absolute(), settings.cache_gib)
 
 
 def read_extract_settings(

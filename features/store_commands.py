@@ -8,6 +8,7 @@ import typer
 
 from features.options import DatasetOption, EncoderOption, JsonOption, OnMismatchOption, SetOption, StoreOption
 from features.terminal import count_bar, error_console, print_json, print_table, say
+from features.termination import ends_on_sigterm
 from vjepa_loc.errors import ConfigError, CorruptStoreError
 from vjepa_loc.workspace import read_workspace
 
@@ -87,11 +88,10 @@ def store_diff(
     json_output: JsonOption = False,
 ) -> None:
     """What differs between two stores: encodings, videos, values. Exit code 1 if anything does."""
-    from features import open_store
     from features.store_diff import diff_stores
 
     with count_bar("videos") as on_video:
-        difference = diff_stores(open_store(a), open_store(b), all_steps, on_video)
+        difference = diff_stores(open_given_store(a), open_given_store(b), all_steps, on_video)
     if json_output:
         print_json(difference.to_dict())
     else:
@@ -194,7 +194,7 @@ def store_repair(
     settings = read_extract_settings(read_workspace(Path()), encoder, dataset, store, overrides or (), on_mismatch)
     read = read_dataset(settings.dataset)
     loaded = load_encoder(settings.encoder_name, settings.encoder_config, settings.recipe.resolved_device())
-    with ExtractionProgress({}, error_console()) as progress:
+    with ends_on_sigterm(), ExtractionProgress({}, error_console()) as progress:
         report = repair_store(read, settings.store, loaded, settings.recipe, videos, progress)
     print_json(report.to_dict()) if json_output else print(report.summary())
     raise typer.Exit(int(not report.ok))

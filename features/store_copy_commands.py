@@ -87,11 +87,10 @@ def store_merge(
     json_output: JsonOption = False,
 ) -> None:
     """Copy all videos of other stores into one. Exit code 1 if a video is there with other content, which is kept."""
-    from features import open_store
     from features.store_copy import merge_stores
 
     with count_bar("videos") as on_video:
-        report = merge_stores(target, [open_store(path) for path in sources], on_video)
+        report = merge_stores(target, [open_given_store(path) for path in sources], on_video)
     _finish(report, target, json_output)
 
 
@@ -115,3 +114,45 @@ def store_import(
         file, given_store_path(store), video_id, fps, stride, num_frames=num_frames, family=family, width=width, height=height
     )
     print_json({"id": video_id, "stored": stored}) if json_output else print("stored" if stored else "already there")
+
+
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace videos that the target holds with other content.")]
+
+
+@app.command("push")
+def store_push(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Store to send to (s3://, gs://); made where there is none.")],
+    store: StoreOption = None,
+    videos: VideosOption = None,
+    replace: ReplaceOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Send videos to a store in object storage. Run it again to continue; exit code 1 if the two do not agree at the end."""
+    _transfer(given_store_path(store), url, videos, replace, json_output)
+
+
+@app.command("pull")
+def store_pull(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Store to fetch from (s3://, gs://).")],
+    store: StoreOption = None,
+    videos: VideosOption = None,
+    replace: ReplaceOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Fetch videos from a store in object storage. Run it again to continue; exit code 1 if the two do not agree at the end."""
+    _transfer(url, given_store_path(store), videos, replace, json_output)
+
+
+def _transfer(source: str, target: str, videos: list[str] | None, replace: bool, json_output: bool) -> None:
+    from features import open_store
+    from features.store_transfer import transfer_store
+
+    with count_bar("videos") as on_video:
+        report = transfer_store(open_store(source), target, videos, replace=replace, on_video=on_video)
+    print_json(report.to_dict()) if json_output else print(report.summary())
+    if report.different:
+        say(f"{target} holds other content under these ids, which was kept (--replace replaces it): {', '.join(report.different)}")
+    if report.busy:
+        say(f"another process is writing these videos in {target}: {', '.join(report.busy)}")
+    say(*(f"{video_id} cannot be copied: {reason}" for video_id, reason in report.damaged.items()))
+    raise typer.Exit(int(not report.ok))

@@ -16,7 +16,8 @@ from features.commits import CommitFolder
 from features.durable import readable_size, storage_errors
 from features.manifest import Manifest
 from features.places import Place, place_of
-from vjepa_loc.errors import CorruptStoreError
+from features.store import ROOT_FILE
+from vjepa_loc.errors import CorruptStoreError, StoreError
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ def collect_garbage(path: Path | str, lease_s: float = LEASE_S, dry_run: bool = 
     written.
     """
     place, removed, num_bytes = place_of(path), [], 0
+    # Without its root or its commits, because they were moved or are not mounted, every video would look like debris.
+    missing = place.missing_folders()
+    if place.entry(ROOT_FILE) is None:
+        missing.append(ROOT_FILE)
+    if missing:
+        raise StoreError(f"the store {place.path} has no {missing[0]}; nothing is removed: see that all of it is there")
     with storage_errors("collecting garbage", place.path):
         debris = [find(place, lease_s) for find in (_dead_generations, _dead_staging, _dead_claims)]
         for name, size in itertools.chain(*debris):

@@ -37,6 +37,8 @@ SURFACE = {
     "store convert": ["target", "--store", "--number-format", "--compression", "--levels", "--shard-steps", "--video", "--json"],
     "store merge": ["target", "sources", "--json"],
     "store import": ["file", "--id", "--fps", "--stride", "--store", "--num-frames", "--family", "--width", "--height", "--json"],
+    "store push": ["URL", "--store", "--video", "--replace", "--json"],
+    "store pull": ["URL", "--store", "--video", "--replace", "--json"],
     "store gc": ["[STORE]", "--dry-run", "--json"],
 }
 

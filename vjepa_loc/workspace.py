@@ -1,7 +1,7 @@
 """The workspace: the folder a command runs in, and the `vjepa_loc.toml` that says where things are in it.
 
     [data]    dataset                     [extract] the recipe of an extraction
-    [store]   path, and the storage keys  [head]    name, and the head's own keys
+    [store]   path, cache, storage keys   [head]    name, and the head's own keys
     [encoder] name, and its own keys      [train]   the training's keys
     [runs]    path
 
@@ -32,9 +32,13 @@ class DataSettings(Settings):
 
 
 class StoreSettings(Settings):
-    """`[store]` besides the storage keys: the folder or URL of the token store."""
+    """`[store]` besides the storage keys: the folder or URL of the token store; for a URL, the folder of this machine's copies of
+    its objects, and how many GiB of them are kept.
+    """
 
     path: str = Field(default="data/features", min_length=1)
+    cache: str | None = Field(default=None, min_length=1)
+    cache_gib: float | None = Field(default=None, gt=0)
 
 
 class RunsSettings(Settings):

@@ -52,8 +52,8 @@ class Place(Protocol):
     def make(self) -> None:
         """Makes an empty store's folders. Raises `StoreError` where something else is there already."""
 
-    def exists(self) -> bool:
-        """Whether anything is there at all."""
+    def missing_folders(self) -> list[str]:
+        """Folders that every store has and this one has not; in object storage there are none to miss."""
 
     def read(self, name: str) -> bytes: ...
 

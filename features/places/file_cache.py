@@ -52,6 +52,16 @@ class CacheSettings:
         return cls(Path(folder).absolute() if folder else _user_cache(), int(limit_gib * 2**30))
 
 
+def keep_copies(folder: Path | None, limit_gib: float | None) -> None:
+    """Settles where stores by URL keep copies from now on, in this process and in those that it starts; None leaves what
+    the environment says.
+    """
+    if folder is not None:
+        os.environ[FOLDER_VARIABLE] = str(folder)
+    if limit_gib is not None:
+        os.environ[LIMIT_VARIABLE] = str(limit_gib)
+
+
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vjepa_loc"
 

@@ -44,8 +44,8 @@ class LocalPlace:
             (path / name).mkdir(exist_ok=True)
         sync_folder(path)
 
-    def exists(self) -> bool:
-        return self.path.exists()
+    def missing_folders(self) -> list[str]:
+        return [name for name in ("commits", "tokens.zarr") if not (self.path / name).is_dir()]
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

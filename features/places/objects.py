@@ -12,7 +12,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -21,6 +21,7 @@ from features.durable import storage_errors
 from features.places import Entry, Tree
 from features.places.file_cache import CacheSettings, FileCache
 from features.places.local import LocalPlace
+from features.places.parallel import LARGE_AT_ONCE, SMALL_AT_ONCE, side_by_side
 from features.zarr_layout import GROUP_BYTES
 from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs")
 _URL = re.compile(r"([a-z0-9]+)://([^/?#\s]+)((?:/[^/?#\s]+)*)/*")
-# Requests that wait on the network side by side: many small ones, few that fill the line.
-_SMALL_AT_ONCE = 16
-_LARGE_AT_ONCE = 4
 # A writer's lines go into objects of about this size, because each line writes its object anew.
 _LINES_BYTES = 16 << 10
 
@@ -85,6 +83,9 @@ class ObjectPlace:
     def make(self) -> None:
         self._require_conditional_puts()
 
+    def missing_folders(self) -> list[str]:
+        return []
+
     def read(self, name: str) -> bytes:
         return self._client.get(name)[0]
 
@@ -98,7 +99,7 @@ class ObjectPlace:
             except FileNotFoundError:
                 return None
 
-        return _side_by_side(read, names, _SMALL_AT_ONCE)
+        return side_by_side(read, names, SMALL_AT_ONCE)
 
     def entry(self, name: str) -> Entry | None:
         state = self._client.head(name)
@@ -163,7 +164,7 @@ class ObjectPlace:
                     # It is missing in the folder as well, and found to be.
                     return
 
-            list(_side_by_side(fetch, sorted(names), _LARGE_AT_ONCE))
+            list(side_by_side(fetch, sorted(names), LARGE_AT_ONCE))
             yield Path(folder)
 
     def copy_out(self, name: str, target: Path) -> tuple[int, str]:
@@ -196,17 +197,21 @@ class ObjectPlace:
 
     def publish(self, staged: Path, generation: str) -> None:
         files = {f"{generation}/{file.relative_to(staged)}": file for file in staged.rglob("*") if file.is_file()}
-        self.upload(files)
+        list(side_by_side(lambda name: self.upload(files[name], name), files, LARGE_AT_ONCE))
+        self.check_arrived({name: file.stat().st_size for name, file in files.items()})
         self.make_groups(generation)
 
-    def upload(self, files: dict[str, Path]) -> None:
-        """Writes local files as the objects of those names, and looks whether all of them have arrived."""
-        list(_side_by_side(lambda name: self._client.upload(files[name], name), files, _LARGE_AT_ONCE))
-        sizes = self.sizes(files)
-        for name, file in files.items():
-            if (expected := file.stat().st_size) != sizes.get(name):
-                got = sizes.get(name, "nothing")
-                raise StoreError(f"{self.where(name)}: uploaded {expected} bytes, got {got}; run the command again")
+    def upload(self, file: Path, name: str) -> None:
+        """Writes a local file as the object `name`, all of it or nothing."""
+        self._client.upload(file, name)
+
+    def check_arrived(self, sizes: dict[str, int]) -> None:
+        """Raises `StoreError` where an object that was uploaded is not there in its size."""
+        there = self.sizes(sizes)
+        for name, size in sizes.items():
+            if there.get(name) != size:
+                got = f"{there[name]} arrived" if name in there else "nothing arrived"
+                raise StoreError(f"{self.where(name)}: sent {size} bytes, {got}; run the command again")
 
     def make_groups(self, generation: str) -> None:
         """The groups above a generation."""
@@ -253,7 +258,7 @@ class ObjectPlace:
     def _fetcher(self) -> ThreadPoolExecutor:
         fetcher = self._fetchers.get(os.getpid())
         if fetcher is None:
-            fetcher = self._fetchers.setdefault(os.getpid(), ThreadPoolExecutor(_LARGE_AT_ONCE, "fetch objects"))
+            fetcher = self._fetchers.setdefault(os.getpid(), ThreadPoolExecutor(LARGE_AT_ONCE, "fetch objects"))
         return fetcher
 
     @property
@@ -312,12 +317,3 @@ def _client_of(url: str) -> "ObjectClient":
     from features.places.forked_client import ForkedClient
 
     return ForkedClient(url)
-
-
-def _side_by_side(call: Callable, names: Iterable[str], at_once: int) -> Iterator:
-    """The results in the order of `names`. Where one fails those that have not begun are left."""
-    pool = ThreadPoolExecutor(at_once)
-    try:
-        yield from pool.map(call, names)
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -1,4 +1,5 @@
-"""Clips whose frames carry their own number, so that tests see which frame a decoder gave."""
+"""Clips whose frames carry their own number, so that tests see which frame a decoder gave; and an object storage service.
+"""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -129,3 +130,31 @@ def one_decoding_process(kept_worker, monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def tiny() -> Encoder:
     return Encoder(Config())
+
+
+@pytest.fixture(scope="session")
+def running_service():
+    # Late: moto and flask take a second to import.
+    from tests.features.object_service import serve_objects
+
+    with serve_objects() as service:
+        yield service
+
+
+@pytest.fixture
+def service(running_service, monkeypatch, tmp_path):
+    """An S3 service on loopback that the environment names, and a cache of this test's own."""
+    running_service.reset()
+    for name, value in {
+        "AWS_ENDPOINT_URL": running_service.address, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "VJEPA_LOC_CACHE": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("VJEPA_LOC_CACHE_GIB", raising=False)
+    return running_service
+
+
+@pytest.fixture
+def url(service):
+    """Of a store in a bucket of its own; there is nothing yet."""
+    return f"s3://{service.new_bucket()}/features/of-a"

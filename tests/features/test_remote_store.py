@@ -8,38 +8,14 @@ import numpy as np
 import pytest
 
 from features.durable import readable_size
-from features.places.file_cache import FOLDER_VARIABLE, LIMIT_VARIABLE
+from features.places.file_cache import LIMIT_VARIABLE
 from features.store import create_or_open_store, open_store
 from features.store_gc import collect_garbage
-from tests.features.object_service import serve_objects
 from tests.features.store_builder import add_video, read_all, simulated_tokens, small_encoding, small_store
 from vjepa_loc.errors import CorruptStoreError, StoreError
 
 pytestmark = pytest.mark.timeout(60)
 DAY_S = 24 * 3600
-
-
-@pytest.fixture(scope="module")
-def running_service():
-    with serve_objects() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running_service, monkeypatch, tmp_path):
-    running_service.reset()
-    for name, value in {
-        "AWS_ENDPOINT_URL": running_service.address, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", FOLDER_VARIABLE: str(tmp_path / "cache"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv(LIMIT_VARIABLE, raising=False)
-    return running_service
-
-
-@pytest.fixture
-def url(service):
-    return f"s3://{service.new_bucket()}/features/of-a"
 
 
 def later(monkeypatch, seconds):

@@ -12,6 +12,7 @@ from features.claims import Owner
 from features.store import open_store
 from features.store_gc import collect_garbage
 from tests.features.store_builder import add_video, simulated_tokens, small_store
+from vjepa_loc.errors import StoreError
 
 DAY_S = 24 * 3600
 
@@ -106,3 +107,13 @@ def test_lapsed_claims_go_and_the_manifest_becomes_one_file(store, monkeypatch):
     assert collect_garbage(store.path).removed == ("claims/c.json",)
     assert [path.name for path in (store.path / "manifest").iterdir()] == ["all.jsonl"]
     assert open_store(store.path).video_ids() == ["a", "b", "v0", "v1", "v2"]
+
+
+def test_a_store_without_its_commits_or_root_is_left_alone(store, monkeypatch):
+    later(monkeypatch, 2 * DAY_S)
+    for name in ("commits", "tokens.zarr/zarr.json"):
+        (store.path / name).rename(store.path / "away")
+        with pytest.raises(StoreError, match=f"has no {name}; nothing is removed"):
+            collect_garbage(store.path)
+        (store.path / "away").rename(store.path / name)
+    assert collect_garbage(store.path).removed == () and store.verify().ok
