@@ -17,6 +17,8 @@ from vjepa_loc.errors import StoreError, VjepaLocError
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
+# What writing into a store gets where its disk or its mount went away in the middle.
+VANISHED = (*ABSENT, errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)
 
 
 def readable_size(num_bytes: int) -> str:
@@ -30,8 +32,10 @@ def readable_size(num_bytes: int) -> str:
 
 
 @contextmanager
-def storage_errors(doing: str, path: Path, needed_bytes: int | None = None) -> Iterator[None]:
+def storage_errors(doing: str, path: Path | str, needed_bytes: int | None = None) -> Iterator[None]:
     """Raises `StoreError` (its `errno` kept) for any `OSError` inside; `needed_bytes` is told where the disk is full.
+
+    `path` is what is written to, a store's URL included: the disk is then that of the folder for unfinished videos.
     """
     try:
         yield
@@ -41,16 +45,25 @@ def storage_errors(doing: str, path: Path, needed_bytes: int | None = None) -> I
         raise _store_error(error, doing, path, needed_bytes) from error
 
 
-def _store_error(error: OSError, doing: str, path: Path, needed_bytes: int | None) -> StoreError:
+def _store_error(error: OSError, doing: str, path: Path | str, needed_bytes: int | None) -> StoreError:
     if error.errno in NO_SPACE:
         limit = "the limit on file sizes (ulimit -f) is reached" if error.errno == errno.EFBIG else "no space left"
-        needed = f"about {readable_size(needed_bytes)} needed, " if needed_bytes is not None else ""
+        known = [f"about {readable_size(needed_bytes)} needed"] if needed_bytes is not None else []
+        if isinstance(path, Path):
+            known.append(f"{readable_size(free_bytes(path))} free")
+        else:
+            limit += " on the disk of this machine"
         message = (
-            f"{limit} while {doing} in {path}: {needed}{readable_size(free_bytes(path))} free; "
+            f"{limit} while {doing} in {path}{': ' if known else ''}{', '.join(known)}; "
             "free some space and run the command again, what is complete is kept"
         )
     elif error.errno in NO_PERMISSION:
         message = f"cannot write to {path} while {doing}: {error.strerror}; the store is read-only or belongs to someone else"
+    elif error.errno in VANISHED:
+        message = (
+            f"{doing} in {path} failed: {error.strerror}; is the disk or network share still there? "
+            "Run the command again when it is, what is complete is kept"
+        )
     else:
         message = f"{doing} in {path} failed: {error.strerror or error}"
     translated = StoreError(message)
@@ -58,7 +71,7 @@ def _store_error(error: OSError, doing: str, path: Path, needed_bytes: int | Non
     return translated
 
 
-def unreadable(what: str, path: Path, error: OSError) -> StoreError:
+def unreadable(what: str, path: Path | str, error: OSError) -> StoreError:
     """The error (its `errno` kept) of a file that is there and cannot be read: of the disk or the mount, not of the data,
     which must not be taken for damaged and written again.
     """

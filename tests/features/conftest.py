@@ -148,9 +148,9 @@ def service(running_service, monkeypatch, tmp_path):
     for name, value in {
         "AWS_ENDPOINT_URL": running_service.address, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "VJEPA_LOC_CACHE": str(tmp_path / "cache"),
+        "VJEPA_LOC_CACHE_GIB": "10",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("VJEPA_LOC_CACHE_GIB", raising=False)
     return running_service
 
 

@@ -1,6 +1,8 @@
 """A store by URL: the life of one, who wins a race, and what is said where the service or the bytes are wrong."""
 
+import errno
 import multiprocessing
+import os
 import threading
 import time
 
@@ -323,3 +325,18 @@ def test_without_obstore_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "obstore", None)
     with pytest.raises(StoreError, match=r"needs the package obstore, .*; install it with: pip install 'vjepa-loc\[remote\]'"):
         open_store("s3://bucket/x")
+
+
+def test_a_full_disk_of_this_machine_is_said(service, url, monkeypatch):
+    store = small_store(url)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreError, match="no space left on the disk of this machine while .*video 'a' in s3://.*: about .* needed; free") as caught:
+        patched.setattr(os, "writev", full)
+        add_video(store, "a", simulated_tokens(20))
+    assert caught.value.errno == errno.ENOSPC and not list(store.place.staging.iterdir())
+    monkeypatch.setattr("features.store_writer.free_bytes", lambda path: 10 * (path == store.place.staging))
+    with pytest.raises(StoreError, match="no space left for video 'a' in s3://.*: about .* needed, 10 B free"):
+        store.writer("a", (6, 6), num_steps=20)
