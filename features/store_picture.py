@@ -83,7 +83,7 @@ def draw_video(
         lower = figure.add_axes((x, (y_in - picture_in - 0.05) / height_in, width, picture_in / height_in))
         upper.set_title(f"{shown.times_s[index]:.2f} s   frame {frame}   step {step}", fontsize=8, color=_INK, pad=3)
         _draw_frame(upper, video, frames.get(frame), no_frames)
-        _draw_tokens(lower, video, level, colours.paint(read_float32(video, level, step))[0])
+        _draw_tokens(lower, video, painted_cells(video, level, colours, step))
     _draw_matrix(figure, video, shown, height_in)
     _draw_facts(figure, facts, height_in)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -130,9 +130,14 @@ def _draw_frame(axes: "Axes", video: StoredVideo, rgb_HW3: np.ndarray | None, no
     _frame_axes(axes, video)
 
 
-def _draw_tokens(axes: "Axes", video: StoredVideo, level: str, rgb_hw3: np.ndarray) -> None:
+def painted_cells(video: StoredVideo, level: str, colours: TokenColours, step: int) -> np.ndarray:
+    """(h, w, 3) colours of one step's cells, grey in letterbox bars."""
+    rgb_hw3 = colours.paint(read_float32(video, level, step))[0]
+    return np.where(video.valid(level)[..., None], rgb_hw3, _BAR_GREY)
+
+
+def _draw_tokens(axes: "Axes", video: StoredVideo, rgb_hw3: np.ndarray) -> None:
     left, right, top, bottom = _grid_edges(video)
-    rgb_hw3 = np.where(video.valid(level)[..., None], rgb_hw3, _BAR_GREY)
     axes.imshow(rgb_hw3, extent=(left, right, bottom, top), interpolation="nearest", aspect="equal", vmin=0, vmax=1)
     _frame_axes(axes, video)
 

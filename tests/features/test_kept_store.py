@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features.commits import key_of
 from features.schema import Damage
 from features.store import open_store
 from features.store_copy import merge_stores
@@ -69,5 +70,6 @@ def test_a_copy_has_the_same_files(store, tmp_path):
     copy = open_store(tmp_path / "copy")
     for video_id in EXPECTED["videos"]:
         assert copy.commit_of(video_id).generation_files == store.commit_of(video_id).generation_files
+        assert store.commit_of(video_id).to_bytes() == (FOLDER / "store/commits" / f"{key_of(video_id)}.json").read_bytes()
         before, after = (json.loads(s.commit_of(video_id).to_bytes()) for s in (store, copy))
         assert {**before, "path": "", "files": {}, "crc32c": ""} == {**after, "path": "", "files": {}, "crc32c": ""}

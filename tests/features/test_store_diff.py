@@ -43,6 +43,9 @@ def test_every_kind_of_difference_is_named(store, tmp_path):
     assert video.video_id == "a" and set(video.arrays) == {"tokens", "pool1", "pool2", "pool4"}
     found = video.arrays["tokens"]
     assert (found.num_compared, found.num_differing) == (100, 1) and 0.9 < found.max_error < 3
+    a, b = (s.video("a").read("tokens", out=np.empty((100, 6, 6, 24), np.float32)) for s in (store, other))
+    expected = np.sqrt(np.square(a - b).sum() / np.square(a - store.video("a").mean).sum())
+    assert found.relative_error == pytest.approx(expected, rel=1e-3) and found.max_error == pytest.approx(np.abs(a - b).max())
     assert json.loads(json.dumps(difference.to_dict()))["different"]["a"]["arrays"]["tokens"]["num_differing"] == 1
     assert [line for line in video.lines() if line.startswith("tokens: 1 of 100 differ: relative error ")]
 

@@ -11,7 +11,7 @@ from features.schema import Storage
 from features.store import open_store
 from features.store_copy import subset_store
 from features.store_import import import_array
-from features.store_picture import Shown, draw_video, finest_level, similarity
+from features.store_picture import Shown, draw_video, finest_level, painted_cells, similarity
 from features.store_show import default_picture, read_frames, show_video
 from features.token_colours import TokenColours, evenly_spaced
 from tests.features.store_builder import add_video, simulated_tokens, small_store
@@ -84,11 +84,21 @@ def test_a_long_video_has_a_bounded_matrix(tmp_path, monkeypatch):
     assert matrix.shape == (8, 8) and (edges_s[0], edges_s[-1]) == (0, 3.2) and (np.diff(edges_s) > 0).all()
 
 
+def test_cells_in_bars_are_grey(tmp_path):
+    store = small_store(tmp_path / "store")
+    add_video(store, "v", simulated_tokens(40), fit="letterbox")
+    video = store.video("v")
+    for level in ("tokens", "pool4"):
+        rgb = painted_cells(video, level, TokenColours.fit(video, level), 3)
+        grey = (rgb == 0.82).all(-1)
+        assert grey.any() == (level == "tokens") and (grey == ~video.valid(level)).all()
+
+
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
 def test_a_picture_of_every_fit(tmp_path, clip, fit):
     store = small_store(tmp_path / "store")
-    add_video(store, "Ä $x$ v", simulated_tokens(40), fit=fit)
-    dataset = Dataset(["x"], {"Ä $x$ v": Video("Ä $x$ v", file=clip("v.mp4", num_frames=80))})
+    add_video(store, "Ä $x$ v", simulated_tokens(6), fit=fit)
+    dataset = Dataset(["x"], {"Ä $x$ v": Video("Ä $x$ v", file=clip("v.mp4", num_frames=12))})
     description = show_video(store, "Ä $x$ v", dataset, tmp_path / "a" / "v.png")
     picture = pixels(tmp_path / "a" / "v.png")
     assert picture.shape[1] == 1430 and (picture < 250).any(-1).mean() > 0.2
@@ -99,7 +109,9 @@ def test_a_picture_of_every_fit(tmp_path, clip, fit):
     assert bars > 0.01 if fit == "letterbox" else bars < 0.001
 
 
-def test_without_its_file_a_video_is_drawn_and_the_picture_says_so(store, tmp_path, clip):
+def test_without_its_file_a_video_is_drawn_and_the_picture_says_so(tmp_path):
+    store = small_store(tmp_path / "store")
+    add_video(store, "v", simulated_tokens(1))
     missing = Dataset(["x"], {"v": Video("v", file=tmp_path / "absent.mp4")})
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     broken = Dataset(["x"], {"v": Video("v", file=tmp_path / "broken.mp4")})
