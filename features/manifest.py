@@ -17,6 +17,9 @@ _REBUILD_ABOVE = 200
 _FOLDER = "manifest"
 _ALL = f"{_FOLDER}/all.jsonl"
 
+# A record's file, its video's id, and what listings show of it.
+_Known = tuple[Entry, str, VideoSummary]
+
 
 class Manifest:
     """`manifest/` of one store."""
@@ -38,44 +41,39 @@ class Manifest:
 
     def summaries(self) -> dict[str, VideoSummary]:
         """Video id -> summary of every valid commit, sorted by id."""
-        found, lines, num_read = self._read()
+        found, num_read = self._read()
         if num_read > _REBUILD_ABOVE:
             # As above: a read-only store is listed all the same.
             with contextlib.suppress(OSError):
-                self._rewrite(lines)
-        return dict(sorted(found.items()))
+                self._rewrite(found)
+        return dict(sorted((video_id, summary) for _, video_id, summary in found))
 
     def compact(self, older_than_s: float) -> None:
         """Puts everything into one file and removes the files of writers that have been silent for `older_than_s`."""
-        _, lines, _ = self._read()
+        found, _ = self._read()
         old = [entry for entry in self._place.entries(_FOLDER) if time.time() - entry.modified_s > older_than_s]
-        self._rewrite(lines)
+        self._rewrite(found)
         for entry in old:
             if entry.name != _ALL:
                 self._place.remove(entry.name)
 
-    def _rewrite(self, lines: list[bytes]) -> None:
-        self._place.replace(_ALL, b"".join(lines))
+    def _rewrite(self, found: list[_Known]) -> None:
+        self._place.replace(_ALL, b"".join(_line(*known) for known in found))
 
-    def _read(self) -> tuple[dict[str, VideoSummary], list[bytes], int]:
-        known, found, entries, unknown = self._cached(), {}, self._commits.files(), []
-        lines: dict[str, bytes] = {}
-        for entry in entries:
-            cached = known.get((entry.name, entry.size, entry.version))
-            if cached is None:
-                unknown.append(entry)
-            else:
-                found[cached[0]] = cached[1]
-                lines[entry.name] = _line(entry, *cached)
+    def _read(self) -> tuple[list[_Known], int]:
+        """What is known of every valid commit, and how many records had to be read for it."""
+        cached, found, unknown = self._cached(), [], []
+        for entry in self._commits.files():
+            known = cached.get((entry.name, entry.size, entry.version))
+            found.append((entry, *known)) if known is not None else unknown.append(entry)
         raw_records = self._place.read_many(entry.name for entry in unknown)
         for entry, raw in zip(unknown, raw_records, strict=True):
-            # A record that was removed or replaced since the listing is another day's.
+            # One that was removed since it was listed is no longer there.
             with contextlib.suppress(CorruptStoreError):
                 if raw is not None:
                     commit = self._commits.parse(entry.name, raw)
-                    found[commit.video_id] = commit.summary
-                    lines[entry.name] = _line(entry, commit.video_id, commit.summary)
-        return found, [lines[entry.name] for entry in entries if entry.name in lines], len(unknown)
+                    found.append((entry, commit.video_id, commit.summary))
+        return found, len(unknown)
 
     def _cached(self) -> dict[tuple[str, int, str], tuple[str, VideoSummary]]:
         known = {}

@@ -106,7 +106,7 @@ def publish_commit(
         # Also where committing was interrupted: the record in the store decides, not how far this program came. Where
         # the record may still arrive, `gc` does it later.
         if is_decided and ((current := commits.get(commit.video_id)) is None or current.path != commit.path):
-            place.remove(generation)
+            place.remove_tree(generation)
     if visible:
         store.note_commit(commit)
         if replaced is not None:

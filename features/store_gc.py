@@ -44,17 +44,17 @@ def collect_garbage(path: Path | str, lease_s: float = LEASE_S, dry_run: bool = 
         raise StoreError(f"the store {place.path} has no {missing[0]}; nothing is removed: see that all of it is there")
     with storage_errors("collecting garbage", place.path):
         debris = [find(place, lease_s) for find in (_dead_generations, _dead_staging, _dead_claims)]
-        for name, size in itertools.chain(*debris):
+        for name in itertools.chain(*debris):
             removed.append(name)
-            num_bytes += size
+            num_bytes += place.tree_bytes(name)
             if not dry_run:
-                place.remove(name)
+                place.remove_tree(name)
         if not dry_run:
             Manifest(place, "gc").compact(lease_s)
     return GcReport(tuple(removed), num_bytes)
 
 
-def _dead_generations(place: Place, lease_s: float) -> list[tuple[str, int]]:
+def _dead_generations(place: Place, lease_s: float) -> list[str]:
     generations = place.generations()
     # The commits are read after the folders are listed: a video that is committed in between is seen.
     commits, named, damaged = CommitFolder(place), set(), set()
@@ -66,21 +66,21 @@ def _dead_generations(place: Place, lease_s: float) -> list[tuple[str, int]]:
         except CorruptStoreError:
             damaged.add(Path(file).stem)
     return [
-        (tree.name, tree.num_bytes) for tree in generations
+        tree.name for tree in generations
         if tree.name not in named and tree.name.split("/")[-2] not in damaged and tree.idle_s > lease_s
     ]
 
 
-def _dead_staging(place: Place, lease_s: float) -> Iterator[tuple[str, int]]:
+def _dead_staging(place: Place, lease_s: float) -> Iterator[str]:
     for tree in place.staged():
         if tree.idle_s > lease_s or _owner_is_gone(place.staging / Path(tree.name).name):
-            yield tree.name, tree.num_bytes
+            yield tree.name
 
 
-def _dead_claims(place: Place, lease_s: float) -> Iterator[tuple[str, int]]:
+def _dead_claims(place: Place, lease_s: float) -> Iterator[str]:
     for entry in place.entries(CLAIMS):
         if has_lapsed(place, entry, min(lease_s, CLAIM_LEASE_S)):
-            yield entry.name, entry.size
+            yield entry.name
 
 
 def _owner_is_gone(folder: Path) -> bool:

@@ -5,6 +5,7 @@ a read.
 """
 
 import json
+import re
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,8 @@ _RAW_DTYPES = _FLOAT16, np.dtype(np.float32)
 
 StepArray = ShardedArray | CompressedArray | ZarrArray
 
+_SHARD = re.compile(rf"({'|'.join((*LEVELS, 'scale'))})/c/")
+
 
 class StoredVideo:
     """The tokens and the description of one video; made by `Store.video`.
@@ -54,6 +57,7 @@ class StoredVideo:
         self._stamps = commit.generation_files
         self._arrays: dict[str, StepArray] = {}
         self._coded: tuple[StepArray, StepArray] | None = None
+        self._has_small_files = False
         self._check_sizes()
         attributes = self._metadata("zarr.json").get("attributes", {})
         try:
@@ -315,6 +319,10 @@ class StoredVideo:
         return values
 
     def _files(self, name: str) -> ArrayFiles:
+        if not self._has_small_files:
+            # From object storage side by side: one after the other they would take longer than a shard.
+            self.place.local_folder(self._group, {file: stamp for file, stamp in self._stamps.items() if not _SHARD.match(file)})
+            self._has_small_files = True
         return ArrayFiles(self.id, name, self.place, self._group, self._stamps)
 
     def _metadata(self, file: str) -> dict[str, Any]:

@@ -23,11 +23,10 @@ class Entry(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """A folder of files that lives or dies as a whole: `idle_s` is the time since anything in it was written."""
+    """A file or folder that lives or dies as a whole: `idle_s` is the time since anything in it was written."""
 
     name: str
     idle_s: float
-    num_bytes: int
 
 
 class Place(Protocol):
@@ -121,7 +120,13 @@ class Place(Protocol):
         """What lies in staging."""
 
     def remove(self, name: str) -> None:
-        """Removes a file or everything below a folder; nothing where there is none."""
+        """Removes a file; nothing where there is none."""
+
+    def tree_bytes(self, name: str) -> int:
+        """The bytes of a file, or of everything below a folder."""
+
+    def remove_tree(self, name: str) -> None:
+        """Removes a file, or everything below a folder; nothing where there is none."""
 
 
 def place_of(path: Path | str) -> Place:

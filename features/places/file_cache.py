@@ -172,6 +172,9 @@ class FileCache:
                     raise
             yield
         finally:
+            # Closing alone would leave the lock to a process that was forked meanwhile.
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
 

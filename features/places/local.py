@@ -163,17 +163,26 @@ class LocalPlace:
     def generations(self) -> list[Tree]:
         folders = sorted((self.path / "tokens.zarr" / "videos").glob("*/*/"))
         # Looking at the folder is enough: moving it into place was the last that happened to it.
-        return [Tree(str(folder.relative_to(self.path)), _idle_s(folder), _size_of(folder)) for folder in folders]
+        return [Tree(str(folder.relative_to(self.path)), _idle_s(folder)) for folder in folders]
 
     def staged(self) -> list[Tree]:
         return [
-            Tree(f"staging/{path.name}", min(_idle_s(inner) for inner in [path, *path.rglob("*")]), _size_of(path))
+            Tree(f"staging/{path.name}", min(_idle_s(inner) for inner in [path, *path.rglob("*")]))
             for path in sorted(self.staging.glob("*"))
         ]
 
-    def remove(self, name: str) -> None:
+    def tree_bytes(self, name: str) -> int:
         path = self.path / name
-        shutil.rmtree(path, ignore_errors=not path.exists()) if path.is_dir() else path.unlink(missing_ok=True)
+        if not path.is_dir():
+            return path.stat().st_size if path.exists() else 0
+        return sum(os.path.getsize(os.path.join(folder, file)) for folder, _, files in os.walk(path) for file in files)
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def remove_tree(self, name: str) -> None:
+        path = self.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _make_group(self, folder: Path, durable: bool) -> None:
         folder.mkdir(exist_ok=True)
@@ -201,9 +210,3 @@ def _idle_s(path: Path) -> float:
         return 0.0
     # Moving a folder into place changes its ctime only.
     return time.time() - max(status.st_mtime, status.st_ctime)
-
-
-def _size_of(path: Path) -> int:
-    if not path.is_dir():
-        return path.stat().st_size if path.exists() else 0
-    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)

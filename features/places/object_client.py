@@ -19,7 +19,7 @@ from vjepa_loc.errors import ConfigError, StoreError
 # A wrong address or missing credentials are told soon; once the service has answered, outages are waited for.
 _FIRST_ANSWER_S = 10
 _OUTAGE_S = 180
-_PART_BYTES = 16 << 20
+_PART_BYTES = 8 << 20
 _STREAM_BYTES = 8 << 20
 _NO_BUCKET = "NoSuchBucket"
 
@@ -90,7 +90,7 @@ class ObjectClient:
     def upload(self, file: Path, name: str) -> None:
         """A file, in parts where it is large: the object appears when all of it is there."""
         with self._errors("writing", name), storage_errors("reading", file):
-            self._obstore.put(self._store, name, file, chunk_size=_PART_BYTES, max_concurrency=4)
+            self._obstore.put(self._store, name, file, chunk_size=_PART_BYTES, max_concurrency=3)
 
     def download(self, name: str, target: Path) -> tuple[int, str]:
         """Into the new file `target`: its size and crc32c in hex, as they came."""

@@ -51,6 +51,7 @@ class ObjectPlace:
         self._scratch = LocalPlace(cache.folder / "unfinished" / self._cache.folder.name)
         self._clients: dict[int, ObjectClient] = {}
         self._fetchers: dict[int, ThreadPoolExecutor] = {}
+        self._coming: set[tuple[int, str]] = set()
         self._locks: dict[int, threading.Lock] = {}
         self._is_conditional = False
         self._shared_sizes: dict[str, int] = {}
@@ -135,14 +136,17 @@ class ObjectPlace:
             return self._cache.get(name, stamp.size, download)
 
     def local_folder(self, folder: str, stamps: dict[str, "FileStamp"]) -> Path:
-        for name, stamp in stamps.items():
-            self.local_file(f"{folder}/{name}", stamp)
+        list(side_by_side(lambda name: self.local_file(f"{folder}/{name}", stamps[name]), stamps, SMALL_AT_ONCE))
         return self._cache.path(folder)
 
     def fetch_soon(self, name: str, stamp: "FileStamp") -> bool:
         if self._cache.has(name, stamp.size):
             return True
-        self._fetcher.submit(self._fetch, name, stamp)
+        # Asked again and again while it is on its way: for every window of a video.
+        coming = os.getpid(), name
+        if coming not in self._coming:
+            self._coming.add(coming)
+            self._fetcher.submit(self._fetch, name, stamp)
         return False
 
     def forget(self, name: str) -> str:
@@ -227,32 +231,44 @@ class ObjectPlace:
 
     def generations(self) -> list[Tree]:
         now = time.time()
-        renewed_s = {state.name.partition("/")[2]: state.modified_s for state in self._client.list_below("staging")}
-        sizes: dict[str, int] = {}
+        written_s = {state.name.partition("/")[2]: state.modified_s for state in self._client.list_below("staging")}
+        names = set()
         for state in self._client.list_below("tokens.zarr/videos"):
             generation, _, file = state.name.split("/", 3)[-1].partition("/")
             if file:
                 name = state.name.removesuffix(f"/{file}")
-                sizes[name] = sizes.get(name, 0) + state.size
-                key = _renewed_name(name)
-                renewed_s[key] = max(renewed_s.get(key, 0), state.modified_s)
-        return [Tree(name, now - renewed_s[_renewed_name(name)], size) for name, size in sorted(sizes.items())]
+                names.add(name)
+                written_s[_renewed_name(name)] = max(written_s.get(_renewed_name(name), 0), state.modified_s)
+        return [Tree(name, now - written_s[_renewed_name(name)]) for name in sorted(names)]
 
     def staged(self) -> list[Tree]:
         now = time.time()
-        objects = [Tree(state.name, now - state.modified_s, state.size) for state in self._client.list_below("staging")]
+        objects = [Tree(state.name, now - state.modified_s) for state in self._client.list_below("staging")]
         return objects + self._scratch.staged()
 
+    def tree_bytes(self, name: str) -> int:
+        if self._is_scratch(name):
+            return self._scratch.tree_bytes(name)
+        below = self._client.list_below(name)
+        return sum(state.size for state in below or filter(None, [self._client.head(name)]))
+
     def remove(self, name: str) -> None:
-        if os.path.lexists(self._scratch.path / name):
-            self._scratch.remove(name)
+        self._client.delete([name])
+
+    def remove_tree(self, name: str) -> None:
+        if self._is_scratch(name):
+            self._scratch.remove_tree(name)
         else:
-            self._client.delete([name, *(state.name for state in self._client.list_below(name))])
+            self._client.delete([state.name for state in self._client.list_below(name)] or [name])
+
+    def _is_scratch(self, name: str) -> bool:
+        return os.path.lexists(self._scratch.path / name)
 
     def _fetch(self, name: str, stamp: "FileStamp") -> None:
         # What is wrong is said to whoever reads the file.
         with contextlib.suppress(OSError):
             self.local_file(name, stamp)
+        self._coming.discard((os.getpid(), name))
 
     @property
     def _fetcher(self) -> ThreadPoolExecutor:
