@@ -230,6 +230,10 @@ class ZarrArray:
     def will_read(self, start: int, stop: int) -> None:
         """Does nothing: which bytes zarr will read only zarr knows."""
 
+    def checksums(self, shard: int) -> bytes:
+        """Raises `CorruptStoreError`: what a commit says of chunks can be compared in the store's own layouts only."""
+        raise self._files.error("", "its commit gives checksums of chunks, which this layout does not have; expected two numbers")
+
     def _checked(self, read: Callable[[], Any]) -> Any:
         try:
             return read()
