@@ -13,6 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from features.store import open_store
+from features.torch_dataset import StoredWindows
 from heads.training.data import StreamedVideos
 from heads.training.loader import TokenReader, WindowBatches
 from heads.training.standardise import Standardisation
@@ -28,7 +29,7 @@ _RAW_BUFFERS = NUM_THREADS + 2
 
 _LOADER, _DECODED = "training loader", "training loader, decoded to float32"
 _RAW, _RAW_ONE = "read_codes", "read_codes on one thread"
-_ZARR = "DataLoader and zarr-python"
+_ZARR, _ADAPTER = "DataLoader and zarr-python", "DataLoader and StoredWindows"
 
 
 def measure_loading(tokens: StoredTokens, rounds: int) -> list[Row]:
@@ -45,12 +46,15 @@ def measure_loading(tokens: StoredTokens, rounds: int) -> list[Row]:
         for batch in batches
     ]
     loader = WindowBatches(reader, batches, num_threads=NUM_THREADS)
-    through_zarr = _zarr_loader(tokens, ranges)
+    through_zarr = _data_loader(_ZarrWindows(tokens, ranges), ranges)
+    named = [(tokens.video_ids[video], start, stop) for batch in ranges for video, start, stop in batch]
+    through_adapter = _data_loader(StoredWindows(tokens.folder / "int8", named, codes=True), ranges)
     with ThreadPoolExecutor(NUM_THREADS) as threads:
         progress("loading")
         timings = interleave({
-            # First, so that its processes are forked before there are threads.
+            # First, so that their processes are forked before there are threads.
             _ZARR: lambda: _consume(through_zarr),
+            _ADAPTER: lambda: _consume(through_adapter),
             _LOADER: lambda: _consume(loader),
             _DECODED: lambda: _consume(batch.to("cpu") for batch in loader),
             _RAW: _raw_reading(tokens, ranges, threads.map),
@@ -67,6 +71,8 @@ def measure_loading(tokens: StoredTokens, rounds: int) -> list[Row]:
                   f"{NUM_WORKERS} worker processes, kept between rounds"),
         ratio_row(f"{through}, then standardised float32 on the CPU: against DataLoader and zarr-python", timings, _DECODED, _ZARR,
                   num_bytes, how="which leaves int8"),
+        ratio_row(f"through a DataLoader and `features.torch_dataset`, {NUM_WORKERS} workers: against DataLoader and zarr-python", timings,
+                  _ADAPTER, _ZARR, num_bytes, how="what worker processes cost, whoever reads"),
     ]
 
 
@@ -95,8 +101,8 @@ def _raw_reading(tokens: StoredTokens, ranges: Sequence[Sequence[Range]], each: 
 class _ZarrWindows(Dataset):
     """Windows of codes and scales; a process opens the arrays when it first reads."""
 
-    def __init__(self, tokens: StoredTokens, windows: Sequence[Range]):
-        self._tokens, self._windows, self._read = tokens, windows, None
+    def __init__(self, tokens: StoredTokens, ranges: Sequence[Sequence[Range]]):
+        self._tokens, self._windows, self._read = tokens, [window for batch in ranges for window in batch], None
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -107,10 +113,8 @@ class _ZarrWindows(Dataset):
         return self._read(*self._windows[index])
 
 
-def _zarr_loader(tokens: StoredTokens, ranges: Sequence[Sequence[Range]]) -> DataLoader:
-    windows = [window for batch in ranges for window in batch]
+def _data_loader(windows: Dataset, ranges: Sequence[Sequence[Range]]) -> DataLoader:
+    """Worker processes that read the batches of `ranges`, whose windows `windows` gives in their order."""
     numbers = iter(range(len(windows)))
     batches = [[next(numbers) for _ in batch] for batch in ranges]
-    return DataLoader(
-        _ZarrWindows(tokens, windows), batch_sampler=batches, num_workers=NUM_WORKERS, persistent_workers=True
-    )
+    return DataLoader(windows, batch_sampler=batches, num_workers=NUM_WORKERS, persistent_workers=True)

@@ -39,6 +39,15 @@ def test_outlier_channels_spoil_one_scale_per_token_and_not_two_levels():
     assert with_outliers["float16"] < with_outliers["bfloat16"] < with_outliers["fp8 e4m3"] < with_outliers["int4, groups of 32"]
 
 
+def test_a_channel_that_sleeps_in_the_first_clip_costs_the_format_that_uses_its_statistics():
+    tokens_NC = tokens_with_outliers(0)
+    mean_C, std_C = level_of(tokens_NC)
+    asleep_C = torch.cat([0.05 * std_C[:1], std_C[1:]])
+    awake, asleep = (compare_formats([tokens_NC], [(mean_C, std)]) for std in (std_C, asleep_C))
+    changed = {name for name in FORMATS if asleep[name] != awake[name]}
+    assert changed == {INT8_STORED} and asleep[INT8_STORED]["error"] > 2 * awake[INT8_STORED]["error"]
+
+
 def test_bytes_of_the_formats():
     shares = {name: number_format.share(1024) for name, number_format in FORMATS.items()}
     assert shares["float16"] == 1 and shares["fp8 e4m3"] == 0.5
