@@ -83,12 +83,11 @@ class _VideoConversion:
         # An array is kept where its metadata are: the same type, shape, shards and codecs.
         kept = {name for name, raw in metadata.items() if known.get(f"{name}/zarr.json") == _stamp(raw)}
         self._specs = {name: spec for name, spec in specs.items() if name not in kept}
-        step_arrays = {*POOL_SIZES, "tokens", "scale"}
-        self._copied = [
-            file for file in known if file != "zarr.json" and (file.partition("/")[0] in kept or file.partition("/")[0] not in step_arrays)
-        ]
         self._metadata = {f"{name}/zarr.json": metadata[name] for name in self._specs}
-        self._metadata["zarr.json"] = metadata_bytes(group_metadata(self._meta.to_dict()))
+        if self._meta != video.meta:
+            self._metadata["zarr.json"] = metadata_bytes(group_metadata(self._meta.to_dict()))
+        left = {*POOL_SIZES, "tokens", "scale"} - kept
+        self._copied = [file for file in known if file.partition("/")[0] not in left and file not in self._metadata]
         new_pools = [level for level in self._storage.levels if level not in video.levels]
         self._pyramid = Pyramid(video.space_grid.valid_HW, new_pools)
         self._quantises = "scale" in self._specs and video.storage.number_format != "int8"

@@ -13,6 +13,7 @@ import pytest
 import zarr
 
 from features.store import open_store
+from features.store_convert import StorageChange, convert_store
 
 STEPS, GRID, CHANNELS, TUBELET, SHARD_STEPS, CLIP_FRAMES = 11, (3, 5), 6, 2, 4, 8
 NUM_FRAMES = STEPS * TUBELET
@@ -205,3 +206,15 @@ def test_the_page_describes_the_quantiser_and_the_pyramid_of_this_program(tmp_pa
     assert np.allclose(ours_scale.astype(np.float32), scale.astype(np.float32), rtol=1e-3)
     for n in (1, 2):
         assert np.array_equal(video.read(f"pool{n}"), pooled(tokens, n))
+
+
+def test_such_a_store_is_converted_and_keeps_what_this_program_does_not_know(written, tmp_path):
+    path, tokens = written
+    store = open_store(path)
+    for name, change in {"zstd": StorageChange(compression="zstd"), "float16": StorageChange(number_format="float16", shard_steps=7)}.items():
+        assert convert_store(store, tmp_path / name, change).copied == (VIDEO_ID,)
+        converted = open_store(tmp_path / name)
+        assert converted.verify().ok
+        assert np.array_equal(converted.video(VIDEO_ID).read("tokens"), store.video(VIDEO_ID).read("tokens"))
+    group = zarr.open_group(tmp_path / "zstd/tokens.zarr", mode="r")[open_store(tmp_path / "zstd").commit_of(VIDEO_ID).path]
+    assert group.attrs["a_later_key"] == [1]
