@@ -9,8 +9,10 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import secrets
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -45,7 +47,7 @@ class CacheSettings:
         limit = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_LIMIT_GIB))
         try:
             limit_gib = float(limit)
-            if not limit_gib > 0:
+            if not 0 < limit_gib < math.inf:
                 raise ValueError
         except ValueError:
             raise ConfigError(f"{LIMIT_VARIABLE}: expected a positive number of GiB, got {limit!r}") from None
@@ -75,7 +77,10 @@ class FileCache:
         # The bucket's name is for people.
         name = "".join(letter if letter.isalnum() else "-" for letter in url.partition("://")[2])[:40]
         self.folder = self._root / "stores" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-        self._unseen_bytes: int | None = None
+        self._locks: dict[int, threading.Lock] = {}
+        # Of all copies, as far as this process knows, and those of them that it has added since it looked.
+        self._held_bytes: int | None = None
+        self._new_bytes = 0
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -127,14 +132,15 @@ class FileCache:
             partial.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
-        if self._unseen_bytes is not None:
-            self._unseen_bytes += size
-        # What other processes have added since is seen every twentieth of the limit.
-        if self._unseen_bytes is None or self._unseen_bytes > self._limit_bytes / 20:
-            total = sum(copy.size for copy in self._copies())
-            if total + size > self._limit_bytes:
-                self._evict(total + size - int(_EVICT_TO * self._limit_bytes))
-            self._unseen_bytes = 0
+        # One lock per process: one that a thread held when the process was forked would never be given back.
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            # What other processes have added is seen when this one has added a twentieth of the limit.
+            if self._held_bytes is None or self._held_bytes + size > self._limit_bytes or self._new_bytes > self._limit_bytes / 20:
+                self._held_bytes, self._new_bytes = sum(copy.size for copy in self._copies()), 0
+            if self._held_bytes + size > self._limit_bytes:
+                self._held_bytes -= self._evict(self._held_bytes + size - int(_EVICT_TO * self._limit_bytes))
+            self._held_bytes += size
+            self._new_bytes += size
 
     def _evict(self, num_bytes: int) -> int:
         """Removes the copies that were not opened for longest until `num_bytes` are free: the bytes that were."""
