@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 from store_table import STEP_BYTES, Reader, Row, bars_table, describe, machine, progress, readers_table
 from vjepa_loc.errors import VjepaLocError
 
-_FEWEST_STEPS = 64
+_FEWEST_STEPS, _MOST_VIDEOS = 64, 60_000
 # In this order: cold before anything is mapped, loading before there are threads that a fork would not survive.
 GROUPS = ("cold", "reading", "loading", "writing", "listing", "peers")
 # What lies on the disk at once, in fp16 sizes: .npy, float16 and int8 stores with pyramids, HDF5 of both.
@@ -38,6 +39,10 @@ def main() -> int:
     except (VjepaLocError, OSError) as error:
         progress(f"error: {error}")
         return 2
+    except subprocess.CalledProcessError as error:
+        program = Path(error.cmd[1]).name
+        progress(f"error: a process of the benchmark ({program}) ended with code {error.returncode}; its message stands above")
+        return 2
     about = machine()
     if options.json:
         given = {"steps": options.steps, "rounds": options.rounds, "videos": options.videos, "groups": options.only}
@@ -46,9 +51,9 @@ def main() -> int:
             "readers": [reader.to_dict() for reader in readers],
         }, indent=1))
         return 0
-    size = options.steps * STEP_BYTES / 1e9
-    print(f"{describe(about)}\n{options.steps} steps ({size:.2f} GB as fp16), {options.rounds} rounds, {time.perf_counter() - started:.0f} s.\n")
-    print(bars_table(rows))
+    size, taken = options.steps * STEP_BYTES / 1e9, time.perf_counter() - started
+    print(describe(about))
+    print(f"{options.steps} steps ({size:.2f} GB as fp16), {options.rounds} rounds, {taken:.0f} s.\n\n{bars_table(rows)}")
     if readers:
         print(f"\nThe same reads through other libraries, as multiples of np.memmap fp16:\n\n{readers_table(readers)}")
     return 0
@@ -109,6 +114,8 @@ def _options() -> argparse.Namespace:
         parser.error(f"--only: expected groups of {', '.join(GROUPS)}, got {', '.join(unknown)}")
     if options.steps < _FEWEST_STEPS or options.rounds < 1 or options.peer_rounds < 1 or options.videos < 1:
         parser.error(f"expected --steps of {_FEWEST_STEPS} or more, and --rounds, --peer-rounds and --videos of 1 or more")
+    if options.videos > _MOST_VIDEOS:
+        parser.error(f"--videos: expected {_MOST_VIDEOS} or fewer, got {options.videos}: their files are hard links, which ext4 limits")
     folder = options.folder or Path(tempfile.gettempdir())
     if not folder.is_dir():
         parser.error(f"--folder: {folder} is not a folder")

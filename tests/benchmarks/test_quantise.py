@@ -103,7 +103,8 @@ def dataset_and_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quantise")
     dataset, memory = make_split({"train": 2, "val": 1, "test": 1}, num_frames=120)
     videos = {video_id: replace(video, file=folder / f"{video_id}.mp4") for video_id, video in dataset.videos.items()}
-    write_dataset(Dataset(dataset.labels, videos, [event for video_id in videos for event in dataset.events_of(video_id)]), folder / "dataset.json")
+    events = [event for video_id in videos for event in dataset.events_of(video_id)]
+    write_dataset(Dataset(dataset.labels, videos, events), folder / "dataset.json")
     for number_format in ("float16", "int8"):
         store = create_or_open_store(folder / number_format, make_encoding(), Storage(number_format=number_format))
         for video_id in memory.video_ids():
@@ -149,7 +150,9 @@ def test_an_int8_store_is_called_what_it_is(run):
 
 
 def test_a_head_is_trained_on_each_format(run):
-    code, out, error = run("float16", "--tokens", "500", "--dataset", "dataset.json", "--epochs", "1", "--seeds", "1", "--set", "head.width=16")
+    code, out, error = run(
+        "float16", "--tokens", "500", "--dataset", "dataset.json", "--epochs", "1", "--seeds", "1", "--set", "head.width=16"
+    )
     assert code == 0, error
     lines = [line for line in out.splitlines() if "trained on" in line]
     assert [line.split(" | ")[0].strip("| ") for line in lines] == [

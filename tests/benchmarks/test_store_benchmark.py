@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 MEASURES = {
     "cold: windows": 3, "int8, `read_codes`, warm": 4, "every checksum on every read": 4, "float16, `read`, warm": 4,
     "bytes of tokens, scales and index": 1, "the first read of every chunk": 1, "standardised float32 batch": 1,
-    "latency of one step": 2, "through the training loader": 4, "features.torch_dataset": 1, "write int8": 1, "write a video": 1, "memory while writing": 1,
+    "latency of one step": 2, "through the training loader": 4, "features.torch_dataset": 1, "write int8": 1,
+    "write a video": 1, "memory while writing": 1,
     "20 videos, with its manifest": 2, "20 videos, its manifest removed": 2,
 }
 
@@ -69,7 +70,8 @@ def test_the_machine_is_described_without_names(answer):
     ("options", "message"),
     [
         (("--only", "reeding"), "expected groups of cold, reading"), (("--steps", "8"), "--steps of 64 or more"),
-        (("--steps", "999999999"), "use fewer --steps"), (("--folder", "/nowhere"), "/nowhere is not a folder"),
+        (("--steps", "999999999"), "use fewer --steps"), (("--videos", "70000"), "expected 60000 or fewer"),
+        (("--folder", "/nowhere"), "/nowhere is not a folder"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, message):
