@@ -14,7 +14,7 @@ from numcodecs import zstd
 from features.array_files import ArrayFiles
 from features.checksum import CRC_RESIDUE, crc32c, with_crc32c
 from features.commits import FileStamp
-from features.durable import write_all
+from features.durable import make_folders, write_all
 from features.mapped_files import UNOPENED, MappedFile
 from features.shards import NO_CHUNK
 from features.step_array import Part, Verify, has_hole
@@ -63,7 +63,7 @@ class CompressedShardWriter:
 
     def _open(self) -> None:
         path = self._folder / self._spec.shard_name(self._shard)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent, self._folder.parent)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._lengths = []
         self._crc = self._chunks_crc = 0

@@ -4,6 +4,7 @@
 through here.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -88,6 +89,19 @@ def free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def make_folders(path: Path, existing: Path) -> None:
+    """Makes `path`, which lies below `existing`, and what is missing in between.
+
+    Raises `FileNotFoundError` where `existing` is gone: made again with its parents it would lie on the disk that was below
+    a mount, and be filled there.
+    """
+    folder = existing
+    for part in path.relative_to(existing).parts:
+        folder = folder / part
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
 
 
 def write_new(path: Path, data: bytes, durable: bool = True) -> None:

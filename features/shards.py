@@ -12,7 +12,7 @@ import numpy as np
 
 from features.checksum import CRC_BYTES, CRC_RESIDUE, crc32c, joined_crc32c, with_crc32c
 from features.commits import FileStamp
-from features.durable import write_all
+from features.durable import make_folders, write_all
 from features.zarr_layout import ArraySpec
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def shard_index(num_chunks: int, chunk_bytes: int, shard_steps: int) -> bytes:
 
 
 class ShardWriter:
-    """Appends steps to the shards of one array below `folder`; `close` returns the stamp of every file it wrote."""
+    """Appends steps to the shards of one array below `folder`, whose parent exists; `close` returns the stamp of every file it wrote.
+    """
 
     def __init__(self, folder: Path, spec: ArraySpec):
         self._folder = folder
@@ -75,7 +76,7 @@ class ShardWriter:
 
     def _open(self) -> None:
         path = self._folder / self._spec.shard_name(self._shard)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent, self._folder.parent)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._num_chunks = self._size = self._crc = self._chunks_crc = 0
 

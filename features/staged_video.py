@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from features.checksum import CRC_BYTES, crc32c_hex, with_crc32c
 from features.claims import Owner
 from features.commits import Commit, CommitFolder, FileStamp, VideoSummary, key_of
-from features.durable import storage_errors, write_new
+from features.durable import make_folders, storage_errors, write_new
 from features.schema import Storage, VideoMeta, canonical_json
 from features.zarr_layout import GROUP_BYTES
 
 if TYPE_CHECKING:
     from features.store import Store
+
 
 class StagedVideo:
     """The files of one generation while they are made, in `staging/<generation>/video`; `publish` makes them visible.
@@ -33,7 +34,7 @@ class StagedVideo:
         self._folder = store.place.staging / self.generation
         self.path = self._folder / "video"
         with storage_errors(f"starting video {video_id!r}", store.path):
-            self.path.mkdir(parents=True)
+            make_folders(self.path, store.place.staging.parent)
             (self._folder / "owner.json").write_bytes(canonical_json(asdict(Owner.this_process())))
 
     def write_chunk(self, name: str, data: bytes) -> None:
@@ -44,7 +45,7 @@ class StagedVideo:
     def write(self, name: str, data: bytes) -> None:
         """One small file, below the generation's folder; `publish` syncs it."""
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent, self.path)
         write_new(path, data, durable=False)
         self.stamps[name] = FileStamp(len(data), crc32c_hex(data))
 

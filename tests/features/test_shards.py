@@ -29,6 +29,7 @@ def steps(num_steps, dtype="int8", seed=0):
 
 def written(folder, values, shard_steps=8, cuts=()):
     spec = ArraySpec(values.shape, values.dtype.name, DIMENSIONS, shard_steps)
+    folder.mkdir(parents=True, exist_ok=True)
     writer = ShardWriter(folder / "x", spec)
     for part in np.split(values, cuts):
         writer.append(part)

@@ -1,14 +1,15 @@
-"""Interruption anywhere: no partial video is ever visible, no complete one is ever lost."""
+"""Interruption anywhere: no partial video is ever visible, no complete one is ever lost. Writers that are killed are in
+`tests/benchmarks/test_store_faults.py`.
+"""
 
 import errno
 import multiprocessing
 import os
-import random
 import resource
-import signal
+import shutil
 import subprocess
-import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,55 +17,11 @@ from features.durable import free_bytes
 from features.schema import Storage
 from features.store import open_store
 from features.store_gc import collect_garbage
-from tests.features.store_builder import add_video, simulated_tokens, small_encoding, small_store
-from vjepa_loc.errors import StoreError
+from tests.features.store_builder import add_video, simulated_tokens, small_encoding, small_store, space_grid, video_meta
+from vjepa_loc.errors import CorruptStoreError, StoreError
 
-IDS = [f"v{number}" for number in range(12)]
 NUM_STEPS = 40
 fork = multiprocessing.get_context("fork")
-
-
-def extract_all(path, order):
-    # OpenMP's threads do not survive a fork.
-    torch.set_num_threads(1)
-    store = open_store(path)
-    for video_id in order:
-        if video_id not in store:
-            add_video(store, video_id, simulated_tokens(NUM_STEPS, seed=IDS.index(video_id)), cuts=(8, 16, 24, 32))
-
-
-def test_writers_that_are_killed_lose_nothing_and_leave_nothing_half(tmp_path):
-    reference = small_store(tmp_path / "reference")
-    extract_all(reference.path, IDS)
-    expected = {video_id: reference.commit_of(video_id).generation_files for video_id in IDS}
-    store = small_store(tmp_path / "store")
-    chance, complete, num_kills = random.Random(0), set(), 0
-    while num_kills < 12:
-        orders = [chance.sample(IDS, len(IDS)) for _ in range(3)]
-        workers = [fork.Process(target=extract_all, args=(store.path, order)) for order in orders]
-        [worker.start() for worker in workers]
-        for worker in workers:
-            time.sleep(chance.uniform(0, 0.08))
-            if worker.is_alive():
-                os.kill(worker.pid, signal.SIGKILL)
-                num_kills += 1
-            worker.join()
-        found = set(open_store(store.path).video_ids())
-        assert found >= complete
-        complete = found
-        for video_id in found:
-            assert store.commit_of(video_id).generation_files == expected[video_id]
-        if found == set(IDS):
-            # All done before enough kills: the oldest videos are taken away and have to come again.
-            for video_id in IDS[:6]:
-                (store.path / "commits" / f"{video_id}.json").unlink()
-            complete -= set(IDS[:6])
-    extract_all(store.path, IDS)
-    collect_garbage(store.path, lease_s=-1)
-    report = store.verify()
-    assert report.ok and report.num_videos == len(IDS), report
-    assert not list((store.path / "staging").iterdir())
-    assert len(list((store.path / "tokens.zarr/videos").glob("*/*/"))) == len(IDS)
 
 
 @pytest.mark.parametrize("name", ["write", "writev", "fsync", "open", "mkdir", "rename", "replace", "link", "close"])
@@ -181,3 +138,115 @@ def test_a_read_only_store_is_read_and_says_so_when_written(small_disk):
         with pytest.raises(StoreError, match="cannot write to .* while .*: Read-only file system; the store is read-only or"):
             write()
     assert small_store(store.path).encoding == small_encoding()
+
+
+def half_written(store):
+    """A writer of video b that holds its claim and has written some of its steps."""
+    claim = store.claim("b")
+    writer = store.writer("b", (6, 6), claim=claim, replace=True)
+    tokens, frames = simulated_tokens(NUM_STEPS, seed=1), np.arange(2 * NUM_STEPS).reshape(-1, 2)
+    writer.append(tokens, frames, frames[:, 0], frames[:, 1])
+    return writer
+
+
+def finish(writer):
+    last = 2 * NUM_STEPS
+    with writer:
+        more = simulated_tokens(NUM_STEPS, seed=2)
+        frames = np.arange(last, 2 * last).reshape(-1, 2)
+        writer.append(more, frames, frames[:, 0], frames[:, 1])
+        writer.commit(video_meta("b", 2 * last, space_grid()), np.arange(2 * last) / 25)
+
+
+@pytest.mark.parametrize("leaves_mount_point", [False, True], ids=["gone", "an empty folder instead"])
+@pytest.mark.parametrize("holds_b", [False, True])
+def test_a_mount_that_vanishes_in_the_middle_of_writing_is_one_line_and_loses_nothing(tmp_path, leaves_mount_point, holds_b):
+    store = small_store(tmp_path / "store")
+    for video_id in ("a", "b") if holds_b else ("a",):
+        add_video(store, video_id, simulated_tokens(5))
+    before = {video_id: store.commit_of(video_id) for video_id in store.video_ids()}
+    writer = half_written(store)
+    store.path.rename(tmp_path / "away")
+    if leaves_mount_point:
+        store.path.mkdir()
+    with pytest.raises(StoreError, match="failed: .*; is the disk or network share still there") as caught:
+        finish(writer)
+    assert caught.value.errno == errno.ENOENT and "\n" not in str(caught.value)
+    if leaves_mount_point:
+        assert not [path for path in store.path.rglob("*") if path.is_file()], "nothing is written below the mount point"
+        shutil.rmtree(store.path)
+    (tmp_path / "away").rename(store.path)
+    store = open_store(store.path)
+    assert {video_id: store.commit_of(video_id) for video_id in store.video_ids()} == before and store.verify().ok
+    # What could not be tidied up is collected, and the video can be written.
+    collect_garbage(store.path, lease_s=-1)
+    assert not list((store.path / "staging").iterdir()) and not list((store.path / "claims").iterdir())
+    assert len(list((store.path / "tokens.zarr/videos").glob("*/*/"))) == len(before)
+    finish(half_written(store))
+    assert store.verify().ok and store.video("b").num_steps == 2 * NUM_STEPS
+
+
+def test_a_mount_that_vanishes_while_it_is_read_is_no_damage_of_the_others(tmp_path):
+    store = small_store(tmp_path / "store")
+    add_video(store, "a", simulated_tokens(NUM_STEPS))
+    video = store.video("a")
+    first = video.read("tokens", 0, 4).copy()
+    store.path.rename(tmp_path / "away")
+    for read in (lambda: open_store(store.path), lambda: store.video("a"), lambda: store.claim("b")):
+        with pytest.raises(StoreError) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    (tmp_path / "away").rename(store.path)
+    np.testing.assert_array_equal(store.video("a").read("tokens", 0, 4), first)
+    assert video.read("tokens").shape[0] == NUM_STEPS and store.verify().ok
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
+@pytest.mark.parametrize("name", ["writev", "fsync", "rename", "link"])
+def test_a_disk_that_fails_while_it_is_written_loses_nothing(tmp_path, monkeypatch, name, number):
+    store = small_store(tmp_path / "store")
+    for video_id in ("a", "b"):
+        add_video(store, video_id, simulated_tokens(5))
+    before = {video_id: store.commit_of(video_id) for video_id in "ab"}
+
+    def fail(*args, **options):
+        raise OSError(number, os.strerror(number))
+
+    writer = half_written(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, fail)
+        with pytest.raises(StoreError, match="is the disk or network share still there") as caught:
+            finish(writer)
+            add_video(store, "c", simulated_tokens(5))
+    assert caught.value.errno == number and "\n" not in str(caught.value)
+    # A replacement has no link; whichever video was not stored is not there, and the others are as they were.
+    assert store.verify().ok and store.commit_of("a") == before["a"] and store.commit_of("c") is None
+    assert name == "link" or store.commit_of("b") == before["b"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_fails_while_it_is_read_is_not_taken_for_damage(tmp_path, monkeypatch, number):
+    store = small_store(tmp_path / "store")
+    add_video(store, "a", simulated_tokens(5))
+    genuine = os.stat
+
+    def fail(path, *args, **options):
+        if str(path).endswith("tokens/c/0/0/0/0"):
+            raise OSError(number, os.strerror(number))
+        return genuine(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", fail)
+    with pytest.raises(StoreError, match="not damage") as caught:
+        open_store(store.path).video("a")
+    assert caught.value.errno == number and not isinstance(caught.value, CorruptStoreError)
+
+
+@pytest.mark.parametrize("name", ["commits", "tokens.zarr/zarr.json", "."])
+def test_garbage_is_not_collected_where_a_part_of_the_store_is_away(tmp_path, name):
+    store = small_store(tmp_path / "store")
+    add_video(store, "a", simulated_tokens(5))
+    (store.path / name).resolve().rename(tmp_path / "away")
+    with pytest.raises(StoreError, match="nothing is removed"):
+        collect_garbage(store.path, lease_s=-1)
+    (tmp_path / "away").rename(store.path / name)
+    assert store.verify().ok and store.video("a").read("tokens").shape[0] == 5
