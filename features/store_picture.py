@@ -5,6 +5,7 @@ what a crop cuts off stays outside the dashed line. Below, which times of the vi
 """
 
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,10 @@ def draw_video(
     _draw_matrix(figure, video, shown, height_in)
     _draw_facts(figure, facts, height_in)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, format="png", dpi=_INCH_DPI)
+    with warnings.catch_warnings():
+        # An id in a script that the font does not have is drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(out, format="png", dpi=_INCH_DPI)
 
 
 def _grid_edges(video: StoredVideo) -> tuple[float, float, float, float]:

@@ -126,10 +126,11 @@ def test_without_its_file_a_video_is_drawn_and_the_picture_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (1, 2, 3, 4), (50, 1), (7, 2)])
+@pytest.mark.filterwarnings("error")
 def test_tiny_videos_are_drawn(tmp_path, shape):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=shape))
-    import_array(tmp_path / "x.npy", tmp_path / "store", "v", 25, 16)
-    assert show_video(open_store(tmp_path / "store"), "v", None, tmp_path / "v.png").values["steps"] == shape[0]
+    import_array(tmp_path / "x.npy", tmp_path / "store", "猫の動画", 25, 16)
+    assert show_video(open_store(tmp_path / "store"), "猫の動画", None, tmp_path / "v.png").values["steps"] == shape[0]
     assert pixels(tmp_path / "v.png").shape[1] == 1430
 
 
