@@ -14,8 +14,8 @@ try:
 except ModuleNotFoundError:  # not on Windows
     resource = None
 
-ANNOUNCED_BYTES = 256 * 2**20
-"""So much is asked for before it is read: more than it takes to hide a disk's latency, little beside any memory."""
+ANNOUNCED_BYTES = 32 * 2**20
+"""So much is asked for before it is read: enough to hide a disk's latency. To ask takes as long as the disk's queue is full."""
 
 WARM_AFTER_BATCHES = 8
 PROBED_BATCHES = 8
@@ -46,8 +46,10 @@ class Announcer:
         self._bytes_up_to = [0]
 
     def ask_ahead(self, position: int) -> None:
-        """Called before the batch at `position` is read, by any thread."""
-        with self._lock:
+        """Called before the batch at `position` is read, by any thread; while one asks, the others read."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             self._look_at_the_disk()
             while self._wants_more(position):
                 asked = len(self._bytes_up_to) - 1
@@ -56,6 +58,8 @@ class Announcer:
                     self._quiet_batches += 1
                     self._look_at_the_disk()
                 self._bytes_up_to.append(self._bytes_up_to[-1] + self._num_bytes(asked))
+        finally:
+            self._lock.release()
 
     def _look_at_the_disk(self) -> None:
         uses = self._disk_uses()

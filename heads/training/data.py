@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 
 from heads.parts.contract import Targets, TokenSpec
@@ -168,4 +169,6 @@ class TrainingData(LightningDataModule):
         return self._batches(self.val, in_order(windows, self.val.reader, self.config.batch_size))
 
     def _batches(self, source: WindowSource, batches: list[list[Window]]) -> WindowBatches:
-        return WindowBatches(source.reader, batches, source.targets, self._ring, self.config.reader_threads)
+        # A reading thread decodes alone; the threads that train would wait for each other at every small operation.
+        decode_ahead = not torch.cuda.is_available()
+        return WindowBatches(source.reader, batches, source.targets, self._ring, self.config.reader_threads, decode_ahead)

@@ -1,7 +1,7 @@
 """Batches of windows, read from stores by threads into a ring of reused buffers.
 
-Worker processes cost more than they give here (fresh shared memory, three copies). Threads do, because all they do is to copy
-what is stored: numpy lets the others run meanwhile, and no thread starts a team of torch threads beside the one that trains.
+Worker processes cost more than they give here (fresh shared memory, three copies). Threads do not: numpy and torch let the others
+run while they copy and decode.
 
 Shapes: B windows, T steps, n steps of one window, H x W cells, C channels.
 """
@@ -46,11 +46,11 @@ class TokenReader:
         """(H, W, whether it is stored as codes) of each stream of the window's video."""
         return tuple((*stream.grid, stream.coded) for stream in self.streams[window.video_id])
 
-    def read(self, windows: Sequence[Window], stored_in: Slot | None = None, decoded_in: Slot | None = None) -> StoredBatch:
-        """The windows as one batch, padded to the longest; their videos have one layout. It lies in the given memory."""
-        stored_in, decoded_in = stored_in or Slot(), decoded_in or Slot()
-        streams = tuple(self._read_stream(windows, index, stored_in) for index in range(len(self.standardisations)))
-        return StoredBatch(streams, list(windows), None, stored_in, decoded_in)
+    def read(self, windows: Sequence[Window], memory: Slot | None = None) -> StoredBatch:
+        """The windows as one batch in `memory`, padded to the longest; their videos have one layout."""
+        memory = memory or Slot()
+        streams = tuple(self._read_stream(windows, index, memory) for index in range(len(self.standardisations)))
+        return StoredBatch(streams, list(windows), None, memory)
 
     def will_read(self, windows: Sequence[Window]) -> None:
         """Asks the system to fetch the windows from the disk now; returns at once."""
@@ -109,16 +109,17 @@ class WindowBatches:
     """Iterates over the batches of some windows as `StoredBatch`, in their order, read ahead by threads.
 
     The same windows give the same batches, however often it is iterated and by however many threads. A `ring` may be handed on to
-    the next `WindowBatches` once this one is done with: new memory is slow at its first touch. `state_dict` says how many batches
-    were handed out; after `load_state_dict` the next iteration begins behind them.
+    the next `WindowBatches` once this one is done with: new memory is slow at its first touch. With `decode_ahead` the threads
+    decode, too, for a training on the CPU. `state_dict` says how many batches were handed out; after `load_state_dict` the next
+    iteration begins behind them.
     """
 
     def __init__(
         self, reader: TokenReader, batches: Sequence[Sequence[Window]], targets: Mapping[str, VideoTargets] | None = None,
-        ring: BatchRing | None = None, num_threads: int = READER_THREADS,
+        ring: BatchRing | None = None, num_threads: int = READER_THREADS, decode_ahead: bool = False,
     ):
         self.reader, self.batches, self.targets = reader, batches, targets
-        self.ring, self.num_threads = ring or BatchRing(), num_threads
+        self.ring, self.num_threads, self.decode_ahead = ring or BatchRing(), num_threads, decode_ahead
         self._start = self._handed_out = 0
 
     def __len__(self) -> int:
@@ -138,7 +139,7 @@ class WindowBatches:
 
         def read(position: int) -> StoredBatch:
             announcer.ask_ahead(position)
-            return self._read(batches[position], self.ring.stored(position), self.ring.decoded(position))
+            return self._read(batches[position], self.ring.slot(position))
 
         reading = self.ring.reading = ReadAhead(read, len(batches), self.num_threads, ahead)
         try:
@@ -160,8 +161,10 @@ class WindowBatches:
             )
         self._start = state["handed_out"]
 
-    def _read(self, windows: Sequence[Window], stored_in: Slot, decoded_in: Slot) -> StoredBatch:
-        batch = self.reader.read(windows, stored_in, decoded_in)
+    def _read(self, windows: Sequence[Window], memory: Slot) -> StoredBatch:
+        batch = self.reader.read(windows, memory)
         if self.targets is not None:
             batch.targets = self.reader.cut_targets(windows, self.targets)
+        if self.decode_ahead:
+            batch.decode_ahead()
         return batch

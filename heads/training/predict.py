@@ -87,7 +87,10 @@ class Run:
         videos = StreamedVideos(dict(streams))
         windows = videos.sliding(length, config.hop_frames(length))
         reader = TokenReader(streams, self._standardisations)
-        batches = WindowBatches(reader, in_order(windows, reader, config.batch_size))
+        batches = WindowBatches(
+            reader, in_order(windows, reader, config.batch_size), num_threads=config.reader_threads,
+            decode_ahead=self.device.type == "cpu",
+        )
         collector = EventCollector(videos.extents, self.labels, config)
         bf16 = uses_bf16(config.precision, self.device)
         for stored in batches:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import torch
+
 Item = TypeVar("Item")
 
 
@@ -59,6 +61,8 @@ class ReadAhead(Generic[Item]):
             thread.join()
 
     def _work(self) -> None:
+        # Of this thread alone: a second team of threads beside the one that trains costs more than it gives.
+        torch.set_num_threads(1)
         while (position := self._next_position()) is not None:
             try:
                 entry = self._read(position), None

@@ -39,28 +39,24 @@ class Slot:
 
 
 class BatchRing:
-    """Slots that are filled with stored batches in turn, and two for what is decoded on the CPU.
+    """Slots that are filled with batches in turn.
 
     One iteration at a time uses a ring; the next one that begins ends the one before.
     """
 
     def __init__(self):
         self.reading: ReadAhead | None = None
-        self._stored: list[Slot] = []
-        self._decoded = Slot(), Slot()
+        self._slots: list[Slot] = []
 
     def begin(self, num_slots: int) -> None:
         """Ends the reading that uses the ring so far; the next one uses `num_slots` slots."""
         if self.reading is not None:
             self.reading.close()
             self.reading = None
-        self._stored = [*self._stored, *(Slot() for _ in range(num_slots - len(self._stored)))][:num_slots]
+        self._slots = [*self._slots, *(Slot() for _ in range(num_slots - len(self._slots)))][:num_slots]
 
-    def stored(self, position: int) -> Slot:
+    def slot(self, position: int) -> Slot:
         """For the batch at a position of the iteration; free of copies on their way to a device."""
-        slot = self._stored[position % len(self._stored)]
+        slot = self._slots[position % len(self._slots)]
         slot.wait_until_copied()
         return slot
-
-    def decoded(self, position: int) -> Slot:
-        return self._decoded[position % len(self._decoded)]

@@ -5,7 +5,7 @@ Shapes: B windows, T steps, H x W cells, C channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,10 +39,10 @@ class StoredStream:
     first_seen_BT: Tensor
     last_seen_BT: Tensor
 
-    def standardised(self, device: torch.device, memory: Slot, name: int) -> TokenStream:
-        """On `device`, padded with zeros; on the CPU in `memory`, elsewhere in memory of its own."""
+    def standardised(self, device: torch.device, memory: Slot, index: int) -> TokenStream:
+        """Stream `index` of its batch on `device`, padded with zeros; on the CPU in `memory`, elsewhere in memory of its own."""
         if device.type == "cpu":
-            tokens_BTHWC = memory.tensor(name, tuple(self.values_BTHWC.shape), torch.float32)
+            tokens_BTHWC = memory.tensor((index, "tokens"), tuple(self.values_BTHWC.shape), torch.float32)
             for row, num_steps in enumerate(self.num_steps):
                 self._decode_in_blocks(row, tokens_BTHWC[row, :num_steps])
         else:
@@ -82,9 +82,8 @@ class StoredStream:
 
 @dataclass
 class WindowBatch:
-    """A batch, the windows it shows, and their targets where there are any.
-
-    On the CPU the tokens lie in reused memory: they are good until the second batch after this one is decoded.
+    """A batch, the windows it shows, and their targets where there are any. On the CPU its tokens last as long as the stored
+    batch's.
     """
 
     batch: Batch
@@ -99,15 +98,19 @@ class StoredBatch:
     streams: tuple[StoredStream, ...]
     windows: list[Window]
     targets: list[Targets] | None
-    stored_in: Slot
-    decoded_in: Slot
+    memory: Slot
+    _on_cpu: WindowBatch | None = field(default=None, init=False)
 
     def to(self, device: torch.device | str) -> WindowBatch:
         """The batch on a device, decoded and standardised there."""
         device = torch.device(device)
-        streams = tuple(
-            stream.standardised(device, self.decoded_in, index) for index, stream in enumerate(self.streams)
-        )
+        if device.type == "cpu" and self._on_cpu is not None:
+            return self._on_cpu
+        streams = tuple(stream.standardised(device, self.memory, index) for index, stream in enumerate(self.streams))
         targets = None if self.targets is None else [target.to(device) for target in self.targets]
-        self.stored_in.mark_copied(device)
+        self.memory.mark_copied(device)
         return WindowBatch(Batch(streams, float(self.windows[0].num_frames)), self.windows, targets)
+
+    def decode_ahead(self) -> None:
+        """Decode for the CPU now, so that `to("cpu")` costs nothing then."""
+        self._on_cpu = self.to("cpu")

@@ -14,10 +14,10 @@ def test_small_batches_are_asked_for_far_ahead_and_each_once():
     asked = []
     batches = announcer(asked, 1000)
     batches.ask_ahead(0)
-    assert asked == list(range(256)), "256 MiB"
+    assert asked == list(range(32)), "32 MiB"
     batches.ask_ahead(1)
     batches.ask_ahead(2)
-    assert asked == list(range(258))
+    assert asked == list(range(34))
 
 
 def test_of_large_batches_the_next_is_asked_for():
@@ -53,7 +53,7 @@ def test_what_has_to_come_from_the_disk_is_all_asked_for():
 def test_a_store_in_memory_is_not_asked_for_at_length_at_the_start():
     asked = []
     announcer(asked, 1000, uses=lambda: 0).ask_ahead(0)
-    assert len(asked) < 256 / 4
+    assert len(asked) < 32 / 2
 
 
 def test_where_nobody_counts_the_uses_of_the_disk_everything_is_asked_for(monkeypatch):
@@ -64,6 +64,13 @@ def test_where_nobody_counts_the_uses_of_the_disk_everything_is_asked_for(monkey
     for position in range(60):
         batches.ask_ahead(position)
     assert asked == list(range(60))
+
+
+def test_while_one_thread_asks_another_may_read():
+    asked = []
+    batches = Announcer(lambda position: batches.ask_ahead(1) or asked.append(position), lambda position: MIB, 3, lambda: None)
+    batches.ask_ahead(0)
+    assert asked == [0, 1, 2]
 
 
 @pytest.mark.parametrize("num_batches", [0, 1])

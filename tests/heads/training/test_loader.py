@@ -8,6 +8,7 @@ from heads.training.batch_order import in_order, shuffled
 from heads.training.loader import TokenReader, WindowBatches
 from heads.training.ring import BatchRing
 from heads.training.standardise import Standardisation
+from heads.training.stored_batch import StoredStream
 from heads.training.streams import VideoStream
 from heads.training.targets import VideoTargets
 from heads.training.windows import Window
@@ -107,19 +108,25 @@ def test_batches_come_in_order_and_equal_direct_reading(num_threads):
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
-def test_a_batch_is_good_until_the_next_is_asked_for_and_its_tokens_until_the_one_after(num_threads):
+@pytest.mark.parametrize("decode_ahead", [False, True])
+def test_a_batch_is_good_until_the_next_is_asked_for(num_threads, decode_ahead):
     tokens = reader()
     batches = [[Window("a", start, 20)] for start in range(30)]
-    before = None
-    for got in WindowBatches(tokens, batches, num_threads=num_threads):
-        codes = got.streams[0].values_BTHWC
-        copy = codes.clone()
+    for got in WindowBatches(tokens, batches, num_threads=num_threads, decode_ahead=decode_ahead):
+        codes, values = got.streams[0].values_BTHWC, decoded(got).tokens_BTHWC
+        copies = codes.clone(), values.clone()
         threading.Event().wait(0.003)
-        assert torch.equal(codes, copy), "the readers had the time to overwrite it"
-        values = decoded(got).tokens_BTHWC
-        if before is not None:
-            assert torch.equal(before[0], before[1])
-        before = values, values.clone()
+        assert torch.equal(codes, copies[0]) and torch.equal(values, copies[1]), "the readers had the time to overwrite it"
+
+
+def test_what_was_decoded_ahead_is_not_decoded_again(monkeypatch):
+    tokens = reader()
+    batches = in_order(windows_of_both(), tokens, 3)
+    expected = [decoded(tokens.read(windows)) for windows in batches]
+    loaded = list(zip(WindowBatches(tokens, batches, num_threads=9, decode_ahead=True), expected, strict=True))
+    monkeypatch.setattr(StoredStream, "standardised", None)
+    for got, stream in loaded:
+        assert torch.equal(decoded(got).tokens_BTHWC, stream.tokens_BTHWC)
 
 
 def test_an_iteration_can_be_continued():
