@@ -4,8 +4,11 @@ Commands run inside this process through `cli.main`; one test starts Python to s
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -156,6 +159,21 @@ def test_an_interrupted_command_says_so(workspace, run, monkeypatch):
     monkeypatch.setattr("vjepa_loc.dataset.read_dataset", interrupted)
     code, _, err = run("evaluate")
     assert code == 130 and "run the command again to continue" in err
+
+
+@pytest.mark.parametrize(("command", "work"), [
+    (["extract"], "features.extract.extract_dataset"), (["store", "repair"], "features.repair.repair_store"),
+])
+def test_sigterm_ends_an_extraction_with_143_and_one_line(workspace, run, monkeypatch, command, work):
+    def terminated(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(work, terminated)
+    with pytest.raises(SystemExit, match="143"):
+        cli.main(command)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_extract_twice_then_the_store_commands(workspace, run):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.claims import Claim
 from features.schema import Damage, Encoding, Source, Storage, VideoMeta
 from features.store import Store, create_or_open_store
 from vjepa_loc.spacegrid import SpaceGrid
@@ -49,14 +50,14 @@ def video_meta(video_id: str, num_frames: int, spaces: SpaceGrid, **changes) -> 
 
 def add_video(
     store: Store, video_id: str, tokens_THWC: np.ndarray, *, cuts: tuple[int, ...] = (), fit: str = "stretch",
-    replace: bool = False, damage: Damage | None = None,
+    replace: bool = False, damage: Damage | None = None, claim: Claim | None = None,
 ) -> bool:
     """Writes a video in appends that end at `cuts`; True if this commit counts."""
     num_steps = len(tokens_THWC)
     spaces = space_grid(tokens_THWC.shape[1:3], fit)
     frames = np.arange(2 * num_steps).reshape(num_steps, 2)
     last = 2 * num_steps - 1
-    with store.writer(video_id, spaces.grid, spaces.valid_HW, replace=replace) as writer:
+    with store.writer(video_id, spaces.grid, spaces.valid_HW, replace=replace, claim=claim) as writer:
         for start, stop in zip((0, *cuts), (*cuts, num_steps), strict=True):
             count = stop - start
             writer.append(tokens_THWC[start:stop], frames[start:stop], np.zeros(count), np.full(count, last))

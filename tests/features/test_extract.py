@@ -437,6 +437,56 @@ extract_dataset(read_dataset(sys.argv[1]), sys.argv[2], Slow(Config()), ExtractC
 """
 
 
+TERMINATED = KILLED.replace(
+    "extract_dataset(read_dataset", "from features.termination import ends_on_sigterm\nwith ends_on_sigterm():\n    extract_dataset(read_dataset"
+)
+
+
+def test_sigterm_leaves_nothing_behind_and_the_work_continues(clip, tmp_path, tiny):
+    videos = [{"id": name, "file": str(clip(f"{name}.mp4", num_frames=80))} for name in "abc"]
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"format": "vjepa_loc", "version": 1, "labels": [], "videos": videos, "events": []}))
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, str(path), str(tmp_path / "store")], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    for _ in range(7):
+        assert process.stdout.readline() == b"clip\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err.decode().splitlines() == ["SIGTERM: ended; what is complete is kept, run the command again to continue"]
+    store = open_store(tmp_path / "store")
+    assert store.video_ids() == ["a"] and verify_store(store.path).ok
+    for folder in ("staging", "claims"):
+        assert list((store.path / folder).iterdir()) == [], "another machine can go on at once"
+    assert ledger_of(store.path) == [("a", "done"), ("b", "failed")]
+    data = Dataset((), {video["id"]: Video(id=video["id"], file=Path(video["file"])) for video in videos})
+    assert extract_dataset(data, store.path, tiny, RECIPE).ids("done") == ["b", "c"]
+
+
+def test_a_store_that_vanishes_stops_the_job_with_one_line(clip, tmp_path, tiny):
+    data = dataset_of({"a": clip("a.mp4", num_frames=20), "b": clip("b.mp4", num_frames=80), "c": clip("c.mp4", num_frames=4)})
+    store_path, clips = tmp_path / "store", []
+
+    class Vanishing(Faulty):
+        def encode(self, frames_BTHWC3):
+            clips.append(1)
+            if len(clips) == 5:
+                store_path.rename(tmp_path / "away")
+            return self._inner.encode(frames_BTHWC3)
+
+    with pytest.raises(StoreError, match="is the disk or network share still there") as caught:
+        extract_dataset(data, store_path, Vanishing(tiny, 0, RuntimeError()), RECIPE)
+    assert "\n" not in str(caught.value) and not store_path.exists(), "nothing is written where the store was"
+    (tmp_path / "away").rename(store_path)
+    assert open_store(store_path).video_ids() == ["a"]
+    # A claim ends with its process, and this one goes on.
+    (store_path / "claims/b.json").unlink()
+    resumed = extract_dataset(data, store_path, tiny, RECIPE)
+    assert (resumed.ids("skipped"), resumed.ids("done")) == (["a"], ["b", "c"]), resumed.outcomes
+
+
 def test_work_that_was_killed_continues_and_gives_the_same_bytes(clip, tmp_path, tiny):
     videos = [{"id": name, "file": str(clip(f"{name}.mp4", num_frames=80))} for name in "abc"]
     path = tmp_path / "dataset.json"

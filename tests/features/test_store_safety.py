@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 
 import numpy as np
@@ -56,6 +57,54 @@ def test_a_disk_that_refuses_at_any_point_leaves_the_store_whole(tmp_path, monke
         assert report.ok and store.video_ids() == ["a", "b"], report
         collect_garbage(store.path, lease_s=-1)
         assert store.verify().ok
+
+
+@pytest.mark.parametrize("name", ["write", "writev", "fsync", "open", "mkdir", "rename", "replace", "link", "unlink"])
+def test_a_process_that_dies_at_any_call_leaves_debris_that_gc_collects(tmp_path, name):
+    reference = small_store(tmp_path / "reference")
+    add_video(reference, "b", simulated_tokens(20, seed=1), cuts=(7,))
+    store = small_store(tmp_path / "store")
+    add_video(store, "a", simulated_tokens(5))
+
+    def write_and_die_at(number):
+        torch.set_num_threads(1)
+        genuine, calls = getattr(os, name), [0]
+
+        def dying(*args, **options):
+            calls[0] += 1
+            if calls[0] == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return genuine(*args, **options)
+
+        setattr(os, name, dying)
+        with store.claim("b") as claim:
+            add_video(store, "b", simulated_tokens(20, seed=1), cuts=(7,), claim=claim)
+        os._exit(calls[0] < number)
+
+    def run(number):
+        child = fork.Process(target=write_and_die_at, args=(number,))
+        child.start()
+        child.join()
+        return child.exitcode
+
+    number, num_deaths = 1, 0
+    while run(number) == -signal.SIGKILL:
+        num_deaths += 1
+        number += 1 if number < 4 else number
+        found = open_store(store.path)
+        assert found.verify().ok and found.video_ids() in (["a"], ["a", "b"])
+        staged, num_claims = list((store.path / "staging").iterdir()), len(list((store.path / "claims").iterdir()))
+        removed = collect_garbage(store.path).removed
+        assert not [path for path in staged if path.is_dir() and path.exists()], "a process that is gone needs no lease"
+        assert not list((store.path / "claims").iterdir()) and len(removed) >= num_claims
+        collect_garbage(store.path, lease_s=-1)
+        assert not list((store.path / "staging").iterdir())
+        assert len(list((store.path / "tokens.zarr/videos").glob("*/*/"))) == len(found.video_ids())
+        if "b" in found:
+            (store.path / "commits/b.json").unlink()
+            collect_garbage(store.path, lease_s=-1)
+    assert num_deaths, f"os.{name} is not used"
+    assert open_store(store.path).commit_of("b").generation_files == reference.commit_of("b").generation_files
 
 
 def in_child(task):
