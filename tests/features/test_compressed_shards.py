@@ -21,6 +21,7 @@ def codes(shape=SPEC.shape):
 
 
 def write(folder, spec, values, cuts=(7,)):
+    folder.mkdir(exist_ok=True)
     writer = CompressedShardWriter(folder / "x", spec)
     for start, stop in zip((0, *cuts), (*cuts, len(values)), strict=True):
         writer.append(values[start:stop])
