@@ -98,16 +98,19 @@ def publish_commit(
     """
     place, commits = store.place, CommitFolder(store.place)
     generation = f"tokens.zarr/{commit.path}"
-    is_decided = place.knows_outcome
+    visible = None
     try:
         put_in_place(generation)
         visible = commits.replace(commit, replaced)
-        is_decided = True
     finally:
         # Also where committing was interrupted: the record in the store decides, not how far this program came. Where
         # the record may still arrive, `gc` does it later.
-        if is_decided and ((current := commits.get(commit.video_id)) is None or current.path != commit.path):
-            place.remove_tree(generation)
+        if visible is False or (visible is None and place.knows_outcome):
+            # What is left where even this fails is debris, and not what the caller has to hear of.
+            with contextlib.suppress(OSError):
+                current = commits.get(commit.video_id)
+                if current is None or current.path != commit.path:
+                    place.remove_tree(generation)
     if visible:
         store.note_commit(commit)
         if replaced is not None:

@@ -280,6 +280,8 @@ def test_downloads_that_were_asked_for_ahead_arrive(service, url, tmp_path):
     add_video(store, "a", simulated_tokens(37))
     video = store.video("a")
     service.requests.clear()
+    asked, local_file = [], video.place.local_file
+    video.place.local_file = lambda name, stamp: asked.append(name) or local_file(name, stamp)
     for _ in range(50):
         video.will_read("tokens", 0, 20)
     deadline = time.monotonic() + 20
@@ -287,6 +289,7 @@ def test_downloads_that_were_asked_for_ahead_arrive(service, url, tmp_path):
         time.sleep(0.02)
     assert video.read("tokens", 0, 20).shape[0] == 20
     assert len([name for name in service.sent("GET") if "tokens/c" in name]) == 2
+    assert len([name for name in asked if "tokens/c" in name]) <= 2 + 2, "asked for again while they were on their way"
 
 
 def _read_in_child(store, queue):
