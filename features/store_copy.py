@@ -11,7 +11,7 @@ from pathlib import Path
 
 from features.array_files import open_local
 from features.checksum import crc32c
-from features.durable import storage_errors, write_all
+from features.durable import make_folders, storage_errors, write_all
 from features.schema import LEVELS, Storage
 from features.staged_video import StagedVideo
 from features.store import Store, create_or_open_store
@@ -108,7 +108,7 @@ def copy_files(video: StoredVideo, files: Iterable[str], staged: StagedVideo) ->
     files = list(files)
     refuse_exchanged(video, files)
     for name in files:
-        _copy_file(video, name, staged.path / name)
+        _copy_file(video, name, staged.path)
         staged.stamps[name] = video.commit.generation_files[name]
 
 
@@ -140,9 +140,9 @@ def _copy_video(video: StoredVideo, target: Store, levels: Sequence[str]) -> str
     return "copied" if copied else "present"
 
 
-def _copy_file(video: StoredVideo, name: str, target: Path) -> None:
-    source, stamp = video.where(name), video.commit.generation_files[name]
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _copy_file(video: StoredVideo, name: str, folder: Path) -> None:
+    source, stamp, target = video.where(name), video.commit.generation_files[name], folder / name
+    make_folders(target.parent, folder)
     crc = size = 0
     try:
         file = open_local(video.place, f"tokens.zarr/{video.commit.path}/{name}", stamp, lambda path: open(path, "rb", buffering=0))

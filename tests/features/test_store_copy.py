@@ -1,5 +1,7 @@
 """Subsets and merged stores hold the same files as their sources, under the same guarantees."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,16 @@ def test_damage_is_not_copied(store, tmp_path):
     with pytest.raises(CorruptStoreError, match="pool2/c/0/0/0/0: expected .* bytes with crc32c"):
         merge_stores(other.path, [store])
     assert other.video_ids() == [] and not list((other.path / "staging").iterdir())
+
+
+def test_a_target_that_vanishes_is_not_made_again(store, tmp_path, monkeypatch):
+    gone = []
+
+    def vanish(video):
+        gone.append(shutil.move(tmp_path / "small", tmp_path / "unmounted"))
+        return iter(())
+
+    monkeypatch.setattr("features.store_copy.exchanged_files", vanish)
+    with pytest.raises(StoreError, match="copying video 'a'"):
+        subset_store(store, tmp_path / "small", ["pool4"])
+    assert gone and not (tmp_path / "small").exists()
