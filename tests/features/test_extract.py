@@ -284,14 +284,36 @@ def test_a_stored_video_that_disagrees_with_a_corrected_dataset_is_refused(clip,
     assert "the dataset states num_frames 19, the video has 20" in report.failed["a"]
 
 
-def test_a_store_of_another_encoding_is_refused_with_both_values(clip, tmp_path, tiny):
+class Other(Encoder):
+    """`tiny` with something else in its spec."""
+
+    def __init__(self, inner: Encoder, **changes):
+        self.spec, self.device, self.dtype = inner.spec.model_copy(update=changes), inner.device, inner.dtype
+
+
+@pytest.mark.parametrize(("spec", "recipe", "message"), [
+    ({"digest": "f" * 64}, {}, "digest: '[0-9a-f]{64}' != 'f{64}'"),
+    ({"family": "huge"}, {}, "family: 'tiny' != 'huge'"),
+    ({"input_height": 160, "input_width": 160}, {}, r"input_hw: \[128, 128\] != \[160, 160\]"),
+    ({"mean": (0.5, 0.5, 0.5)}, {}, r"mean: \[0.485, 0.456, 0.406\] != \[0.5, 0.5, 0.5\]"),
+    ({"clip_frames": 32}, {}, "clip_frames: 16 != 32"),
+    ({}, {"fit": "crop"}, "fit: 'stretch' != 'crop'"),
+    ({}, {"frame_step": 2}, "frame_step: 1 != 2"),
+    ({}, {"sample_fps": 4.0}, "sample_fps: None != 4.0"),
+    ({}, {"overlap": 0.5}, "overlap: 0 != 8"),
+    ({}, {"keep": "earliest"}, "keep: 'central' != 'earliest'"),
+])
+def test_a_store_of_another_encoding_is_refused_with_both_values(clip, tmp_path, tiny, spec, recipe, message):
     data = dataset_of({"a": clip("a.mp4", num_frames=4)})
     extract_dataset(data, tmp_path / "store", tiny, RECIPE)
-    crop = RECIPE.model_copy(update={"fit": "crop"})
-    with pytest.raises(StoreMismatchError, match="fit: 'stretch' != 'crop'"):
-        extract_dataset(data, tmp_path / "store", tiny, crop)
-    with pytest.raises(StoreMismatchError, match="fit: 'stretch' != 'crop'"):
-        plan_extraction(data, tmp_path / "store", crop.encoding(tiny.spec), crop)
+    # A redo is a matter of one video's file, never of the encoding.
+    other, changed = Other(tiny, **spec), REDO.model_copy(update=recipe)
+    with pytest.raises(StoreMismatchError, match=message) as caught:
+        extract_dataset(data, tmp_path / "store", other, changed)
+    assert "\n" not in str(caught.value) and "choose another store, or the settings" in str(caught.value)
+    with pytest.raises(StoreMismatchError, match=message):
+        plan_extraction(data, tmp_path / "store", changed.encoding(other.spec), changed)
+    assert ledger_of(tmp_path / "store") == [("a", "done")]
 
 
 def test_a_plan_writes_nothing_and_says_what_would_be_done(clip, tmp_path, tiny):

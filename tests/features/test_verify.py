@@ -63,6 +63,21 @@ def test_a_flipped_bit_anywhere_is_found_and_named(store):
     assert store.verify().ok
 
 
+def test_a_flipped_bit_in_a_compressed_store_is_found_and_named(tmp_path):
+    store = small_store(tmp_path / "store", Storage(shard_steps=16, compression="zstd"))
+    add_video(store, "a", simulated_tokens(NUM_STEPS))
+    assert store.verify().ok
+    chance = random.Random(0)
+    for path in sorted(path for path in (store.path / "tokens.zarr").rglob("c/**/*") if path.is_file()):
+        raw = path.read_bytes()
+        broken = bytearray(raw)
+        broken[chance.randrange(len(raw))] ^= 1 << chance.randrange(8)
+        path.write_bytes(broken)
+        assert [problem.file for problem in store.verify().problems] == [str(path.relative_to(store.path))]
+        path.write_bytes(raw)
+    assert store.verify().ok
+
+
 def test_only_the_damaged_video_is_named(store):
     path = store.path / "tokens.zarr" / store.commit_of("B").path / "scale/c/0/0/0"
     path.write_bytes(path.read_bytes()[:-3])
