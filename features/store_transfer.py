@@ -5,6 +5,7 @@ was interrupted finds what has arrived already, and its commit comes last. What 
 is kept, unless it is to be replaced.
 """
 
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from features.array_files import open_local
 from features.checksum import crc32c
+from features.claims import LEASE_S
 from features.commits import Commit, CommitFolder, FileStamp
 from features.durable import readable_size, storage_errors
 from features.places.local import LocalPlace
@@ -25,6 +27,8 @@ from features.verify_video import exchanged_files
 from vjepa_loc.errors import CorruptStoreError, StoreError, nearest_name
 
 _READ_BYTES = 1 << 23
+# What an upload left longer ago is not gone on with: `gc` may be about to remove it.
+_RESUME_S = LEASE_S / 2
 OnVideo = Callable[[int, int], object]
 
 
@@ -111,60 +115,76 @@ def _transfer_video(
     if claim is None:
         report.busy.append(video_id)
         return
-    generation = commit.path.rpartition("/")[2]
-    sent = commit_of_files(target, video_id, generation, commit.storage, commit.summary, stamps)
     with claim, storage_errors(f"copying video {video_id!r}", target.path, sum(stamp.size for stamp in stamps.values())):
         try:
             if isinstance(target.place, LocalPlace):
-                visible = _download(source, target, sent, present, report)
+                visible = _download(source, target, commit, present, report)
             else:
-                visible = _upload(source, target, sent, present, report)
+                visible = _upload(source, target, commit, present, report)
         except CorruptStoreError as error:
             report.damaged[video_id] = str(error)
             return
     (report.copied if visible else report.present).append(video_id)
 
 
+def _commit_in(target: Store, commit: Commit, generation: str) -> Commit:
+    """The commit of a source as `target` will have it."""
+    return commit_of_files(target, commit.video_id, generation, commit.storage, commit.summary, commit.generation_files)
+
+
 def _upload(source: Store, target: Store, commit: Commit, replaced: Commit | None, report: TransferReport) -> bool:
-    group, place = f"tokens.zarr/{commit.path}", target.place
-    stamps = {f"{group}/{name}": stamp for name, stamp in commit.generation_files.items()}
+    place, generation = target.place, _generation(commit, replaced)
+    idle_s = place.idle_s(f"tokens.zarr/{commit.path}")
+    if idle_s is not None and idle_s > _RESUME_S:
+        generation = secrets.token_hex(8)
+    sent = _commit_in(target, commit, generation)
+    stamps = sent.generation_files
     _check_chunks(source, commit)
 
-    def put_in_place(generation: str) -> None:
+    def put_in_place(group: str) -> None:
+        def send(file: str) -> int:
+            return _send(source, f"tokens.zarr/{commit.path}/{file}", stamps[file], target, f"{group}/{file}")
+
         # First, and whatever is there: from now on `gc` takes the generation for one that is being written.
-        description = f"{generation}/zarr.json"
-        _send(source, target, description, stamps[description], report)
-        there = place.sizes(stamps)
-        missing = [name for name, stamp in stamps.items() if there.get(name) != stamp.size]
-        list(side_by_side(lambda name: _send(source, target, name, stamps[name], report), missing, LARGE_AT_ONCE))
-        place.check_arrived({name: stamp.size for name, stamp in stamps.items()})
-        place.make_groups(generation)
+        report.num_bytes += send("zarr.json")
+        there = place.sizes(f"{group}/{file}" for file in stamps)
+        missing = [file for file, stamp in stamps.items() if there.get(f"{group}/{file}") != stamp.size]
+        report.num_bytes += sum(side_by_side(send, missing, LARGE_AT_ONCE))
+        place.check_arrived({f"{group}/{file}": stamp.size for file, stamp in stamps.items()})
+        place.make_groups(group)
 
-    return publish_commit(target, commit, replaced, put_in_place)
+    return publish_commit(target, sent, replaced, put_in_place)
 
 
-def _send(source: Store, target: Store, name: str, stamp: FileStamp, report: TransferReport) -> None:
+def _generation(commit: Commit, replaced: Commit | None) -> str:
+    """The name that the generation has, so that what has arrived of it is found again; a new one where that is taken."""
+    return secrets.token_hex(8) if replaced is not None and replaced.path == commit.path else commit.path.rpartition("/")[2]
+
+
+def _send(source: Store, name: str, stamp: FileStamp, target: Store, target_name: str) -> int:
+    """The bytes that were sent."""
     def send(path: Path) -> None:
-        _check_file(path, stamp, source.place.where(name))
-        target.place.upload(path, name)
+        _compare(_state(path), stamp, source.place.where(name))
+        target.place.upload(path, target_name)
 
     try:
         open_local(source.place, name, stamp, send)
     except FileNotFoundError:
         raise CorruptStoreError(f"{source.place.where(name)} is missing; `cli.py store verify` lists what is wrong") from None
-    report.num_bytes += stamp.size
+    return stamp.size
 
 
 def _download(source: Store, target: Store, commit: Commit, replaced: Commit | None, report: TransferReport) -> bool:
-    group, place = f"tokens.zarr/{commit.path}", target.place
-    staged = place.staging / f"pull-{commit.path.rpartition('/')[2]}"
-    _take_back(place.path / group, staged)
+    generation = _generation(commit, replaced)
+    group, place, fetched = f"tokens.zarr/{commit.path}", target.place, _commit_in(target, commit, generation)
+    staged = place.staging / f"pull-{generation}"
+    _take_back(place.path / f"tokens.zarr/{fetched.path}", staged)
 
-    def fetch(name: str) -> None:
+    def fetch(name: str) -> int:
         file, stamp, where = staged / name, commit.files[f"{commit.path}/{name}"], source.place.where(f"{group}/{name}")
         if file.exists():
             if _state(file) == (stamp.size, stamp.crc32c):
-                return
+                return 0
             file.unlink()
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -172,14 +192,14 @@ def _download(source: Store, target: Store, commit: Commit, replaced: Commit | N
         except FileNotFoundError:
             raise CorruptStoreError(f"{where} is missing; `cli.py store verify` lists what is wrong") from None
         _compare(got, stamp, where)
-        report.num_bytes += stamp.size
+        return stamp.size
 
     def put_in_place(generation: str) -> None:
         place.publish(staged, generation)
-        _check_chunks(target, commit)
+        _check_chunks(target, fetched)
 
-    list(side_by_side(fetch, commit.generation_files, LARGE_AT_ONCE))
-    return publish_commit(target, commit, replaced, put_in_place)
+    report.num_bytes += sum(side_by_side(fetch, commit.generation_files, LARGE_AT_ONCE))
+    return publish_commit(target, fetched, replaced, put_in_place)
 
 
 def _take_back(final: Path, staged: Path) -> None:
@@ -194,10 +214,6 @@ def _check_chunks(store: Store, commit: Commit) -> None:
     """Raises where a file is whole, but not the one that was committed: what size and crc32c cannot tell."""
     for file, what in exchanged_files(StoredVideo(store.place, commit)):
         raise CorruptStoreError(f"video {commit.video_id!r}: {store.place.where(f'tokens.zarr/{commit.path}/{file}')}: {what}")
-
-
-def _check_file(path: Path, stamp: FileStamp, where: str) -> None:
-    _compare(_state(path), stamp, where)
 
 
 def _compare(got: tuple[int, str], stamp: FileStamp, where: str) -> None:

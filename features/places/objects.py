@@ -209,6 +209,11 @@ class ObjectPlace:
         """Writes a local file as the object `name`, all of it or nothing."""
         self._client.upload(file, name)
 
+    def idle_s(self, generation: str) -> float | None:
+        """The time since one of a generation's objects was written; None where there is none."""
+        written_s = [state.modified_s for state in self._client.list_below(generation)]
+        return time.time() - max(written_s) if written_s else None
+
     def check_arrived(self, sizes: dict[str, int]) -> None:
         """Raises `StoreError` where an object that was uploaded is not there in its size."""
         there = self.sizes(sizes)
