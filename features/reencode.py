@@ -38,7 +38,7 @@ from features.stored_video import StoredVideo
 from features.verify import Problem
 from features.verify_video import CODE_SLACK, FLOAT16_EPS, FLOAT16_TINY
 from vjepa_loc.dataset import Dataset, Video
-from vjepa_loc.errors import ConfigError, CorruptStoreError, VideoError
+from vjepa_loc.errors import ConfigError, CorruptStoreError, DecodeTimeoutError, VideoError
 
 Tolerance = Literal["exact", "close"]
 
@@ -116,7 +116,7 @@ def reencode_clips(
         for video_id, clips in drawn.items():
             try:
                 found = _check_video(dataset.videos[video_id], store, clips, extractor)
-            except (VideoError, CorruptStoreError) as error:
+            except (VideoError, DecodeTimeoutError, CorruptStoreError) as error:
                 file = store.commit_of(video_id).path
                 problems.append(Problem(video_id, f"tokens.zarr/{file}", str(error)))
                 continue

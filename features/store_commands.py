@@ -127,6 +127,8 @@ def store_verify(
         raise ConfigError("store verify: --all, --sample and --video exclude each other; give one of them")
     if reencode is None and (encoder or dataset or overrides):
         raise ConfigError("store verify: --encoder, --dataset and --set say how clips are encoded again; give --reencode N with them")
+    if seed is not None and sample is None and reencode is None:
+        raise ConfigError("store verify: --seed draws for --sample and --reencode; give it with one of them")
     path = given_store_path(store)
     again = None if reencode is None else _Reencoding(path, encoder, dataset, overrides)
     with count_bar("verify") as on_video:

@@ -18,7 +18,7 @@ from features.checksum import crc32c, crc32c_hex
 from features.places.local import LocalPlace
 from features.stored_video import StoredVideo
 from features.zarr_layout import POOL_SIZES
-from vjepa_loc.errors import VjepaLocError
+from vjepa_loc.errors import CorruptStoreError, VjepaLocError
 
 # A file that is wrong, relative to the store, and what is wrong with it.
 Finding = tuple[str, str]
@@ -39,13 +39,6 @@ _MAX_CODE = 127
 def group_files(commit: Commit) -> dict[str, FileStamp]:
     """The stamps of the `zarr.json` above a video, by name below `tokens.zarr`: the same bytes in every store."""
     return {name: stamp for name, stamp in commit.files.items() if not name.startswith(f"{commit.path}/")}
-
-
-def wrong_sizes(store_path: Path, commit: Commit) -> Iterator[Finding]:
-    """Files of a video that are missing or have another size than was committed; reads no file."""
-    for name, stamp in commit.files.items():
-        if what := _wrong_size(store_path / "tokens.zarr" / name, stamp):
-            yield f"tokens.zarr/{name}", what
 
 
 def wrong_bytes(path: Path, stamp: FileStamp) -> str:
@@ -75,16 +68,16 @@ def wrong_video(store_path: Path, commit: Commit) -> Iterator[Finding]:
     yield from _stray_files(store_path, commit)
     wrong = wrong_files([name for name in stamps if name not in in_shards])
     yield from wrong
-    video = None
+    levels = None
     if not wrong:
         try:
             video = StoredVideo(LocalPlace(store_path), commit, verify="always")
             yield from _wrong_description(video, group)
-        except VjepaLocError as error:
+            levels = _Levels(video)
+        except (VjepaLocError, ValueError) as error:
             # Files of another size have lines of their own.
-            if not any(wrong_sizes(store_path, commit)):
+            if not any(_wrong_size(store_path / "tokens.zarr" / name, stamp) for name, stamp in commit.files.items()):
                 yield group, str(error)
-    levels = _Levels(video) if video is not None else None
     size = commit.storage.shard_steps
     for shard in sorted(shards.keys() | set(range(-(-commit.summary.steps // size)))):
         wrong = wrong_files(shards[shard])
@@ -149,6 +142,10 @@ def _wrong_description(video: StoredVideo, group: str) -> Iterator[Finding]:
         yield f"{group}/zarr.json", f"the commit describes {expected}, the attributes {found}"
     if not (video.std > 0).all():
         yield f"{group}/std", "a channel without a positive std"
+    for level in video.levels:
+        grid = video.grid if level == "tokens" else (POOL_SIZES[level],) * 2
+        if video.shape(level) != (expected_shape := (summary.steps, *grid, len(video.mean))):
+            raise CorruptStoreError(f"video {video.id!r}, array {level!r}: expected shape {expected_shape}, got {video.shape(level)}")
     times = video.frame_time_s
     if times.shape != (video.num_frames,) or times[0] != 0 or (np.diff(times) < 0).any():
         yield f"{group}/frame_time_s", f"expected {video.num_frames} times that start at 0 and never decrease"
@@ -193,7 +190,7 @@ class _Levels:
                         expected = self._expected_pools(first, last)
                     else:
                         pooled[level] = video.read(level, first, last)
-                except VjepaLocError as error:
+                except (VjepaLocError, ValueError) as error:
                     unreadable.add(level)
                     yield level, str(error)
             if "tokens" in video.levels and "tokens" not in unreadable and pooled:

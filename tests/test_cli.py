@@ -232,6 +232,7 @@ def test_verify_draws_encodes_again_and_names_what_is_wrong(workspace, run):
         (["--all", "--sample", "1"], "--all, --sample and --video exclude each other"),
         (["--dataset", "data/dataset.json"], "give --reencode N with them"),
         (["--sample", "0"], "from 1 on"),
+        (["--seed", "1"], "--seed draws for --sample and --reencode"),
         (["--reencode", "1", "--set", "extract.fit=crop"], "fit: 'stretch' != 'crop'"),
     ):
         code, _, err = run("store", "verify", *arguments)

@@ -15,6 +15,7 @@ from features.schema import Storage
 from features.checksum import with_crc32c
 from features.shards import ShardWriter
 from features.store import open_store
+from features.stored_video import StoredVideo
 from features import verify_video
 from features.verify import Problem, verify_store
 from features.zarr_layout import spec_of
@@ -254,6 +255,12 @@ def test_what_checksums_cannot_see_is_found(store, damage, message):
     report = open_store(store.path).verify()
     assert report.video_ids == ["a"]
     assert any(re.search(message, str(problem)) for problem in report.problems), report.problems
+
+
+def test_a_level_of_another_shape_is_found(store, monkeypatch):
+    genuine = StoredVideo.shape
+    monkeypatch.setattr(StoredVideo, "shape", lambda video, level="tokens": (*genuine(video, level)[:3], 7))
+    assert "array 'tokens': expected shape (20, 6, 6, 24), got (20, 6, 6, 7)" in str(store.verify(["a"]).problems[0])
 
 
 def test_no_error_of_the_quantiser_is_taken_for_damage(tmp_path):
