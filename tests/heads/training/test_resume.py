@@ -102,6 +102,19 @@ def test_stopped_in_any_batch_it_ends_with_the_same_bits(toy_head, whole, tmp_pa
     assert_same_training(whole, stopped)
 
 
+def test_stopped_in_a_validation_it_validates_again(toy_head, whole, tmp_path, monkeypatch):
+    def fail(head, prediction):
+        raise RuntimeError("the power is gone")
+
+    decode = toy_module().Head.decode
+    monkeypatch.setattr(toy_module().Head, "decode", fail)
+    with pytest.raises(RuntimeError, match="the power is gone"):
+        train(tmp_path)
+    monkeypatch.setattr(toy_module().Head, "decode", decode)
+    [stopped] = (tmp_path / "runs").iterdir()
+    assert_same_training(whole, train(tmp_path, {}, resume=stopped))
+
+
 def test_it_may_be_stopped_again_and_again(toy_head, whole, tmp_path, monkeypatch):
     resume = None
     for _ in range(4):
