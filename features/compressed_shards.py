@@ -111,6 +111,9 @@ class CompressedArray:
             values = self._step(step)
             out[step - start] = values if part is None else values[part]
 
+    def in_place(self, start: int, stop: int) -> None:
+        """As `ShardedArray.in_place`: never."""
+
     def will_read(self, start: int, stop: int) -> None:
         """Asks the system to fetch these steps from the disk now; returns at once."""
         shard_steps = self.spec.shard_steps

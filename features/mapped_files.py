@@ -14,7 +14,7 @@ MAX_OPEN_FILES = 256
 
 
 class MappedFile:
-    """One file's bytes, read-only.
+    """One file's bytes, to be read only.
 
     `identity` (inode, size, mtime) tells it from another file of its name. `view` is for whoever reads it: whatever was
     derived from `data` and has to go with it. The pool may close a file at any time: both are None from then on, and what
@@ -36,7 +36,8 @@ class MappedFile:
         """Raises `OSError`; `ValueError` for an empty file."""
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # A private mapping: torch takes no read-only memory, and what is written by mistake never reaches the file.
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return cls(mapping, (status.st_ino, len(mapping), status.st_mtime_ns))
 
     def is_whole(self) -> bool:

@@ -64,15 +64,26 @@ def steps_at_once(device: torch.device) -> int:
 
 
 def dequantise(codes_THWC: Tensor, scale_THW: Tensor, mean_C: Tensor, std_C: Tensor, out_THWC: Tensor) -> Tensor:
-    """Tokens in raw units into `out_THWC` (float16 or float32), computed in float32; the inverse of `quantise`."""
+    """Tokens in raw units into `out_THWC` (float16 or float32), computed in float32; the inverse of `quantise`.
+
+    With other constants than those of `quantise` the same gives standardised tokens: `codes * scale * std + mean`.
+    """
     block = steps_at_once(codes_THWC.device)
-    buffer_nHWC = torch.empty(min(block, len(codes_THWC)), *codes_THWC.shape[1:], dtype=torch.float32, device=codes_THWC.device)
-    for start in range(0, len(codes_THWC), block):
-        codes_nHWC, out_nHWC = codes_THWC[start : start + block], out_THWC[start : start + block]
-        in_place = out_nHWC.dtype == torch.float32 and out_nHWC.is_contiguous()
-        value_nHWC = out_nHWC if in_place else buffer_nHWC[: len(out_nHWC)]
-        value_nHWC.copy_(codes_nHWC).mul_(scale_THW[start : start + block].float()[..., None])
+    pieces = zip(codes_THWC.split(block), scale_THW.float()[..., None].split(block), out_THWC.split(block), strict=True)
+    in_place = out_THWC.dtype == torch.float32 and out_THWC.is_contiguous()
+    for codes_nHWC, scale_nHW1, out_nHWC in pieces if len(codes_THWC) else ():
+        value_nHWC = out_nHWC if in_place else torch.empty_like(codes_nHWC, dtype=torch.float32)
+        value_nHWC.copy_(codes_nHWC).mul_(scale_nHW1)
         torch.addcmul(mean_C, value_nHWC, std_C, out=value_nHWC)
         if not in_place:
             out_nHWC.copy_(value_nHWC)
+    return out_THWC
+
+
+def scale_and_shift(values_THWC: Tensor, gain_C: Tensor, bias_C: Tensor, out_THWC: Tensor) -> Tensor:
+    """`values * gain + bias` into the float32 `out_THWC`."""
+    block = steps_at_once(values_THWC.device)
+    for values_nHWC, out_nHWC in zip(values_THWC.split(block), out_THWC.split(block), strict=True) if len(values_THWC) else ():
+        out_nHWC.copy_(values_nHWC)
+        torch.addcmul(bias_C, out_nHWC, gain_C, out=out_nHWC)
     return out_THWC

@@ -89,6 +89,17 @@ class ShardedArray:
             self._read_shard(shard, first, first + count, out[step - start : step - start + count], part, out.nbytes)
             step += count
 
+    def in_place(self, start: int, stop: int) -> np.ndarray | None:
+        """Steps start..stop (n, ...) as they lie in the mapped file, to be read only and soon; None where they have to be
+        copied: they lie in two shards or out of order, or their checksums are to be compared.
+        """
+        shard = start // self._shard_steps
+        before = shard * self._shard_steps
+        if self._always or not start < stop <= before + self._shard_steps or self._checked_T.find(0, start, stop) >= 0:
+            return None
+        _, view = self._view(shard)
+        return None if view.steps_nX is None else view.steps_nX[start - before : stop - before]
+
     def will_read(self, start: int, stop: int) -> None:
         """Asks the system to fetch these steps from the disk, or from object storage, now; returns at once."""
         stored = self._chunk_bytes + CRC_BYTES
@@ -226,6 +237,9 @@ class ZarrArray:
         if values.size and has_hole(np.ascontiguousarray(values)):
             raise self._files.error("", f"steps {start} to {stop - 1} hold a fill value (a hole)")
         out[...] = values
+
+    def in_place(self, start: int, stop: int) -> None:
+        """As `ShardedArray.in_place`: never."""
 
     def will_read(self, start: int, stop: int) -> None:
         """Does nothing: which bytes zarr will read only zarr knows."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _BLOCK_STEPS = 8
 _INT8, _FLOAT16 = np.dtype(np.int8), np.dtype(np.float16)
 _RAW_DTYPES = _FLOAT16, np.dtype(np.float32)
+_STANDARD_DTYPES = (np.dtype(np.float32),)
 
 StepArray = ShardedArray | CompressedArray | ZarrArray
 
@@ -176,13 +177,15 @@ class StoredVideo:
         return self._array(level).spec.shape
 
     def read(
-        self, level: str = "tokens", start: int = 0, stop: int | None = None, out: Any = None, *, part: Part | None = None
+        self, level: str = "tokens", start: int = 0, stop: int | None = None, out: Any = None, *, part: Part | None = None,
+        standard: tuple[Any, Any] | None = None,
     ) -> Any:
         """Steps start..stop of a level in raw units: (n, h, w, C) float16, or `out` filled and returned.
 
         `out` is a numpy array or CPU tensor of that shape, float16 or float32. `part` is a pair of slices, the rows and
-        columns of the level to read; h and w are then theirs. Raises `UnknownNameError` for a level that is not stored,
-        `IndexError` for steps outside the video, `ValueError` for an `out` that does not fit.
+        columns of the level to read; h and w are then theirs. With `standard`, a pair (mean_C, std_C), the values are
+        `(x - mean) / std` and float32. Raises `UnknownNameError` for a level that is not stored, `IndexError` for steps
+        outside the video, `ValueError` for an `out` or `standard` that does not fit.
         """
         array = self._arrays.get(level) or self._level(level)
         shape = array.spec.shape
@@ -191,17 +194,18 @@ class StoredVideo:
         if not 0 <= start <= stop <= shape[0]:
             raise self._outside(start, stop)
         shape = (stop - start, *(shape[1:] if part is None else _part_shape(shape, part)))
-        values = np.empty(shape, np.float16) if out is None else out
+        dtypes = _RAW_DTYPES if standard is None else _STANDARD_DTYPES
+        values = np.empty(shape, dtypes[0]) if out is None else out
         if type(values) is not np.ndarray:
             values = np.asarray(values)
-        if values.shape != shape or values.dtype not in _RAW_DTYPES:
-            raise _wrong_out(values, shape, _RAW_DTYPES)
+        if values.shape != shape or values.dtype not in dtypes:
+            raise _wrong_out(values, shape, dtypes)
         if array.spec.dtype == "int8":
-            self._decode(start, stop, values, part)
+            self._decode(start, stop, values, part, standard)
         elif values.dtype == np.float16:
             array.read(start, stop, values, part)
         else:
-            self._convert(array, start, stop, values, part)
+            self._convert(array, start, stop, values, part, standard)
         return values if out is None else out
 
     def read_codes(
@@ -254,22 +258,30 @@ class StoredVideo:
             return self._files(name).read_bytes(chunk)[-CRC_BYTES:]
         return array.checksums(int(chunk.split("/")[1]))
 
-    def _decode(self, start: int, stop: int, values: np.ndarray, part: Part | None) -> None:
+    def _decode(self, start: int, stop: int, values: np.ndarray, part: Part | None, standard: Any) -> None:
         import torch
 
         from features.quantise import dequantise
 
         mean_C, std_C = self._channel_level
+        if standard is not None:
+            # (code * scale * std + mean - its mean) / its std is the same decoding with other constants.
+            its_mean_C, its_std_C = self._standard(standard)
+            mean_C, std_C = (mean_C - its_mean_C) / its_std_C, std_C / its_std_C
+        codes, scale = self._coded or self._open_coded()
+        out_THWC = torch.from_numpy(values)
+        stored = codes.in_place(start, stop), scale.in_place(start, stop)
+        if stored[0] is not None and stored[1] is not None:
+            dequantise(*(_part_of(each, part) for each in stored), mean_C, std_C, out_THWC)
+            return
         block = min(_BLOCK_STEPS, max(stop - start, 1))
         codes_THWC = np.empty((block, *values.shape[1:]), np.int8)
         scale_THW = np.empty((block, *values.shape[1:3]), np.float16)
         for first in range(start, stop, block):
-            count = min(block, stop - first)
-            self.read_codes(first, first + count, (codes_THWC[:count], scale_THW[:count]), part=part)
-            dequantise(
-                torch.from_numpy(codes_THWC[:count]), torch.from_numpy(scale_THW[:count]), mean_C, std_C,
-                torch.from_numpy(values[first - start : first - start + count]),
-            )
+            n = min(block, stop - first)
+            self.read_codes(first, first + n, (codes_THWC[:n], scale_THW[:n]), part=part)
+            out_nHWC = out_THWC[first - start : first - start + n]
+            dequantise(torch.from_numpy(codes_THWC[:n]), torch.from_numpy(scale_THW[:n]), mean_C, std_C, out_nHWC)
 
     @cached_property
     def _channel_level(self) -> "tuple[Tensor, Tensor]":
@@ -277,12 +289,34 @@ class StoredVideo:
 
         return torch.tensor(self.mean), torch.tensor(self.std)
 
-    def _convert(self, array: StepArray, start: int, stop: int, values: np.ndarray, part: Part | None) -> None:
+    def _convert(
+        self, array: StepArray, start: int, stop: int, values: np.ndarray, part: Part | None, standard: Any
+    ) -> None:
         import torch
 
-        stored = np.empty(values.shape, np.float16)
-        array.read(start, stop, stored, part)
-        torch.from_numpy(values).copy_(torch.from_numpy(stored))
+        from features.quantise import scale_and_shift
+
+        stored = array.in_place(start, stop)
+        if stored is None:
+            stored = np.empty(values.shape, np.float16)
+            array.read(start, stop, stored, part)
+            part = None
+        values_THWC, out_THWC = _part_of(stored, part), torch.from_numpy(values)
+        if standard is None:
+            out_THWC.copy_(values_THWC)
+        else:
+            mean_C, std_C = self._standard(standard)
+            scale_and_shift(values_THWC, 1 / std_C, -mean_C / std_C, out_THWC)
+
+    def _standard(self, standard: Any) -> "tuple[Tensor, Tensor]":
+        import torch
+
+        mean_C, std_C = (torch.as_tensor(values, dtype=torch.float32) for values in standard)
+        expected = self.mean.shape
+        if mean_C.shape != expected or std_C.shape != expected or not (std_C > 0).all():
+            got = f"{tuple(mean_C.shape)} and {tuple(std_C.shape)}"
+            raise ValueError(f"standard: expected a mean and a positive std of shape {expected}, got {got}")
+        return mean_C, std_C
 
     def _outside(self, start: int, stop: int) -> IndexError:
         return IndexError(f"video {self.id!r}: expected steps within 0..{self.num_steps}, got {start}..{stop}")
@@ -372,6 +406,12 @@ def _part_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
     """(h, w, C) of a part of steps (n, H, W, C)."""
     rows, columns = part
     return len(range(*rows.indices(shape[1]))), len(range(*columns.indices(shape[2]))), shape[3]
+
+
+def _part_of(steps: np.ndarray, part: Part | None) -> "Tensor":
+    import torch
+
+    return torch.from_numpy(steps if part is None else steps[:, *part])
 
 
 def _wrong_out(values: np.ndarray, shape: tuple[int, ...], dtypes: tuple[np.dtype, ...]) -> ValueError:

@@ -294,6 +294,46 @@ def test_a_part_of_the_grid_is_that_part_of_the_whole(store, level, dtype):
     assert np.array_equal(codes, video.read_codes(3, 20)[0][:, *part]) and np.array_equal(scale, video.read_codes(3, 20)[1][:, *part])
 
 
+@pytest.mark.parametrize("number_format", ["int8", "float16"])
+@pytest.mark.parametrize("verify", ["first", "always", "never"])
+@pytest.mark.parametrize("part", [None, (slice(1, 3), slice(0, 4, 2))])
+def test_standardised_tokens(tmp_path, number_format, verify, part):
+    written = small_store(tmp_path / "s", Storage(number_format=number_format, shard_steps=16))
+    add_video(written, "a", simulated_tokens(NUM_STEPS))
+    video = open_store(tmp_path / "s", verify=verify).video("a")
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(size=CHANNELS), rng.uniform(0.5, 2, CHANNELS)
+    for level in ("tokens", "pool4"):
+        # Across shards, within one, and read before, which takes another way.
+        for start, stop in [(3, 20), (4, 15), (4, 15), (7, 7)]:
+            raw = video.read(level, start, stop, np.empty((stop - start, *video.shape(level)[1:]), np.float32))
+            expected = ((raw - mean) / std)[(slice(None), *(part or ()))]
+            found = video.read(level, start, stop, part=part, standard=(mean, std))
+            assert found.dtype == np.float32 and np.allclose(found, expected, rtol=1e-4, atol=1e-3)
+            out = torch.empty(expected.shape)
+            assert video.read(level, start, stop, out, part=part, standard=(torch.tensor(mean), torch.tensor(std))) is out
+            assert np.array_equal(out, found)
+
+
+def test_a_standard_that_does_not_fit_is_refused(store):
+    video = store.video("a")
+    for mean, std in ((np.zeros(3), np.ones(3)), (np.zeros(CHANNELS), np.zeros(CHANNELS)), (np.zeros(CHANNELS), np.full(CHANNELS, np.nan))):
+        with pytest.raises(ValueError, match=r"standard: expected a mean and a positive std of shape \(24,\), got "):
+            video.read("tokens", 0, 2, standard=(mean, std))
+    with pytest.raises(ValueError, match="out: expected a .* float32 array, got .* float16"):
+        video.read("tokens", 0, 1, np.empty((1, 6, 6, CHANNELS), np.float16), standard=(np.zeros(CHANNELS), np.ones(CHANNELS)))
+
+
+def test_what_is_given_out_is_the_callers_own(store):
+    video = store.video("a")
+    for level in video.levels:
+        for dtype in (np.float16, np.float32):
+            before = video.read(level, 0, 5, np.empty((5, *video.shape(level)[1:]), dtype))
+            video.read(level, 0, 5, out := np.empty_like(before))
+            out[:] = 0
+            assert np.array_equal(video.read(level, 0, 5, np.empty_like(before)), before)
+
+
 def test_asking_ahead_is_checked_like_reading(store):
     video = store.video("a")
     for level in video.levels:
