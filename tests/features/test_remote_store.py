@@ -8,12 +8,14 @@ import time
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from features.durable import readable_size
 from features.places.file_cache import LIMIT_VARIABLE
 from features.schema import Storage
 from features.store import create_or_open_store, open_store
 from features.store_gc import collect_garbage
+from features.torch_dataset import StoredWindows
 from tests.features.store_builder import add_video, read_all, simulated_tokens, small_encoding, small_store
 from vjepa_loc.errors import CorruptStoreError, StoreError
 
@@ -310,6 +312,19 @@ def test_a_child_process_reads_what_its_parent_opened(service, url, method):
         assert queue.get(timeout=5) == store.video("a").read("tokens", 0, 20).astype(np.float32).sum()
     finally:
         child.kill()
+
+
+def test_the_forked_workers_of_a_data_loader_read_by_url(service, url, tmp_path):
+    store = lean_store(url)
+    for number, video_id in enumerate("ab"):
+        add_video(store, video_id, simulated_tokens(20, seed=number))
+    windows = [(video_id, start, start + 4) for video_id in "ab" for start in range(0, 20, 4)]
+    # The parent has used the network; each worker opens the store for itself and shares its copies.
+    loader = DataLoader(StoredWindows(url, windows), batch_size=1, num_workers=2, multiprocessing_context="fork", timeout=40)
+    for (video_id, start, stop), batch in zip(windows, loader, strict=True):
+        assert np.array_equal(batch["values"][0], store.video(video_id).read("tokens", start, stop))
+    downloads = [name for name in service.sent("GET") if "tokens/c" in name]
+    assert len(downloads) == len(set(downloads)) == 4
 
 
 def test_what_is_wrong_with_the_service_is_one_line(service, url, monkeypatch):
