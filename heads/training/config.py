@@ -28,6 +28,6 @@ class TrainConfig(AugmentConfig, JoinConfig):
     num_threads: int | None = Field(None, ge=1, description="threads of torch; None leaves them as they are")
     use_damaged: bool = Field(False, description="train on videos of which decoding lost frames, too")
     checkpoint_minutes: float = Field(5.0, gt=0, description="between checkpoints within an epoch; one follows every epoch")
-    reader_threads: int = Field(READER_THREADS, ge=1, description="threads that read batches ahead; the numbers do not depend on it")
-    cache_bytes: int = Field(4 * 2**30, ge=0, description="memory for tokens of compressed stores, so that they are decompressed once")
+    reader_threads: int = Field(READER_THREADS, ge=1, description="threads that read batches ahead; no number depends on it")
+    cache_bytes: int = Field(4 * 2**30, ge=0, description="memory for tokens of compressed stores, to decompress them once")
     seed: int = Field(0, ge=0)

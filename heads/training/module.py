@@ -48,7 +48,9 @@ class HeadModule(LightningModule):
         checkpoint["train_means"] = self._train_means.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._train_means.load_state_dict(checkpoint["train_means"])
+        # Versions before this one wrote checkpoints only after an epoch, whose means are logged.
+        if "train_means" in checkpoint:
+            self._train_means.load_state_dict(checkpoint["train_means"])
 
     def on_train_epoch_start(self) -> None:
         self._train_means = EpochMeans()

@@ -66,6 +66,23 @@ def test_a_device_that_decodes_at_once_gives_the_same_tokens(level):
     assert at_once.dtype == torch.float32 and torch.allclose(at_once, decoded(batch).tokens_BTHWC, atol=1e-6)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("level", ["tokens", "pool1"])
+def test_a_gpu_gets_what_the_cpu_gets(level):
+    """However far the copies lag behind the threads that fill the ring again."""
+    tokens = reader(level, Standardisation(torch.linspace(-1, 1, 8), torch.linspace(0.5, 3, 8)))
+    batches = in_order([Window(v, start, 20) for start in range(25) for v in "ab"], tokens, 3)
+    on_gpu = []
+    for got in WindowBatches(tokens, batches):
+        assert got.streams[0].values_BTHWC.is_pinned()
+        torch.cuda._sleep(1_000_000)
+        on_gpu.append(got.to("cuda").batch.streams[0])
+    for windows, stream in zip(batches, on_gpu, strict=True):
+        expected = decoded(tokens.read(windows))
+        assert torch.allclose(stream.tokens_BTHWC.cpu(), expected.tokens_BTHWC, atol=1e-5)
+        assert torch.equal(stream.valid_BTHW.cpu(), expected.valid_BTHW)
+
+
 def test_a_batch_holds_one_layout():
     tokens = reader(input_hw=(16, 48))
     windows = [Window(v, start, 20) for start in range(10) for v in "aaab"]

@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 from heads.training.callbacks import AveragedWeights
-from heads.training.module import parameter_groups, rate_at
+from heads.training.config import TrainConfig
+from heads.training.epoch_means import EpochMeans
+from heads.training.module import HeadModule, parameter_groups, rate_at
 
 
 class Mixed(nn.Module):
@@ -77,3 +79,25 @@ def test_the_average_survives_a_restart():
     later.load_state_dict(average.state_dict())
     later.on_fit_start(None, Wrapped(Mixed()))
     assert later.num_updates == 1 and torch.equal(later.weights()["linear.weight"], average.weights()["linear.weight"])
+
+
+def test_means_over_an_epoch_go_on_where_they_were_saved():
+    first, later, whole = EpochMeans(), EpochMeans(), EpochMeans()
+    batches = [({"total": torch.rand(()), "part": torch.rand(())}, num_windows) for num_windows in (2, 3, 1)]
+    for batch in batches:
+        whole.add(*batch)
+    for batch in batches[:2]:
+        first.add(*batch)
+    later.load_state_dict(first.state_dict())
+    later.add(*batches[2])
+    assert whole.means() == later.means()
+    expected = sum(losses["part"] * num_windows for losses, num_windows in batches) / 6
+    assert whole.means()["part"] == pytest.approx(float(expected))
+
+
+def test_a_checkpoint_of_an_earlier_version_can_be_continued():
+    module = HeadModule(Mixed(), TrainConfig(), 3)
+    module.on_load_checkpoint({})
+    saved = {}
+    module.on_save_checkpoint(saved)
+    assert saved == {"train_means": {"sums": {}, "num_windows": 0}}

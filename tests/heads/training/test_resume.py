@@ -77,7 +77,9 @@ def assert_same_training(whole, run):
 def logged(run):
     """(step, name, value) of everything, whichever start of the training wrote it; nothing twice."""
     rows = [row for path in sorted(run.glob("logs/part*/metrics.csv")) for row in csv.DictReader(path.open())]
-    found = [(int(row["step"]), name, value) for row in rows for name, value in row.items() if value and name not in ("step", "epoch")]
+    found = [
+        (int(row["step"]), name, value) for row in rows for name, value in row.items() if value and name not in ("step", "epoch")
+    ]
     assert len(set(found)) == len(found)
     return sorted(found)
 
