@@ -104,11 +104,8 @@ def reencode_clips(
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
     summaries = store.summaries()
     steps = {video_id: summaries[video_id].steps for video_id in (sorted(summaries) if video_ids is None else video_ids)}
-    left_out = {video_id: reason for video_id in steps if (reason := _no_file(dataset, video_id))}
+    left_out = videos_without_files(dataset, steps)
     drawn = _draw({video_id: num for video_id, num in steps.items() if video_id not in left_out}, store, num_clips, seed)
-    if not drawn:
-        example = next(iter(left_out.items()), ("", "the store is empty"))
-        raise ConfigError(f"no clip can be encoded again: {': '.join(filter(None, example))}; name the dataset that the store was made from")
     checks: list[ClipCheck] = []
     problems: list[Problem] = []
     num_all = sum(map(len, drawn.values()))
@@ -128,6 +125,16 @@ def reencode_clips(
         for check in checks if check.problem
     ]
     return ReencodeReport(tuple(checks), tuple(problems), left_out, seed)
+
+
+def videos_without_files(dataset: Dataset, video_ids: Iterable[str]) -> dict[str, str]:
+    """The videos that cannot be decoded, and why. Raises `ConfigError` where that leaves none."""
+    video_ids = list(video_ids)
+    left_out = {video_id: reason for video_id in video_ids if (reason := _no_file(dataset, video_id))}
+    if len(left_out) == len(video_ids):
+        example = next(iter(left_out.items()), ("", "the store is empty"))
+        raise ConfigError(f"no clip can be encoded again: {': '.join(filter(None, example))}; name the dataset that the store was made from")
+    return left_out
 
 
 def _no_file(dataset: Dataset, video_id: str) -> str:

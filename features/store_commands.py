@@ -9,12 +9,13 @@ import typer
 from features.options import DatasetOption, EncoderOption, JsonOption, OnMismatchOption, SetOption, StoreOption
 from features.terminal import count_bar, error_console, print_json, print_table, say
 from features.termination import ends_on_sigterm
-from vjepa_loc.errors import ConfigError, CorruptStoreError
+from vjepa_loc.errors import ConfigError, StoreError
 from vjepa_loc.workspace import read_workspace
 
 if TYPE_CHECKING:
     from features import Store
     from features.reencode import ReencodeReport
+    from features.verify import VerifyReport
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What is in a token store, and is it whole?")
 
@@ -134,12 +135,11 @@ def store_verify(
     with count_bar("verify") as on_video:
         report = verify_store(path, videos or None, sample=sample, seed=seed, on_video=on_video)
     clips = None
-    whole = sorted(set(report.checked) - set(report.video_ids))
-    if again is not None and again.store is not None and whole:
+    if again is not None and (whole := again.whole_videos(report)):
         clips = again.run(reencode, whole, seed)
         report = report.with_problems(clips.problems)
     elif again is not None:
-        say("no clip was encoded again: no video is whole")
+        say("no clip was encoded again: of the videos that have a file, none is whole")
     if json_output:
         print_json(report.to_dict() | (clips.to_dict() if clips is not None else {}))
     else:
@@ -156,6 +156,7 @@ class _Reencoding:
     def __init__(self, path: str, encoder: str | None, dataset: str | None, overrides: Sequence[str] | None):
         from features.extract import load_encoder
         from features.extract_settings import read_extract_settings
+        from features.reencode import videos_without_files
         from features.store import find_store
         from vjepa_loc.dataset import read_dataset
 
@@ -164,16 +165,22 @@ class _Reencoding:
         self._dataset = read_dataset(settings.dataset)
         self._encoder = load_encoder(settings.encoder_name, settings.encoder_config, settings.recipe.resolved_device())
         try:
-            self.store = find_store(path, settings.recipe.encoding(self._encoder.spec))
-        except CorruptStoreError:
-            # Verifying names the file.
-            self.store = None
+            self._store = find_store(path, settings.recipe.encoding(self._encoder.spec))
+        except StoreError:
+            # Verifying names the file that is damaged, or refuses the store.
+            self._store = None
+        self._left_out = {} if self._store is None else videos_without_files(self._dataset, self._store.video_ids())
+
+    def whole_videos(self, report: "VerifyReport") -> list[str]:
+        """The videos that were checked and found whole, if one of them can be compared."""
+        whole = set(report.checked) - set(report.video_ids)
+        return sorted(whole) if self._store is not None and whole - self._left_out.keys() else []
 
     def run(self, num_clips: int, video_ids: list[str], seed: int | None) -> "ReencodeReport":
         from features.reencode import reencode_clips
 
         with count_bar("encode again") as on_clip:
-            return reencode_clips(self._dataset, self.store, self._encoder, self._recipe, num_clips, video_ids, seed, on_clip)
+            return reencode_clips(self._dataset, self._store, self._encoder, self._recipe, num_clips, video_ids, seed, on_clip)
 
 
 @app.command("repair")

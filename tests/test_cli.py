@@ -238,6 +238,16 @@ def test_verify_draws_encodes_again_and_names_what_is_wrong(workspace, run):
         code, _, err = run("store", "verify", *arguments)
         assert code == 2 and message in err and len(err.splitlines()) == 1
 
+    (workspace / "data/b.mp4").rename(workspace / "b.mp4")
+    code, out, err = run("store", "verify", "--reencode", "9", "--json")
+    assert code == 0 and "b.mp4 is gone" in json.loads(out)["left_out"]["b"]
+    assert {clip["video_id"] for clip in json.loads(out)["clips"]} == {"a"}
+    (workspace / "data/a.mp4").rename(workspace / "a.mp4")
+    code, out, err = run("store", "verify", "--reencode", "9")
+    assert code == 2 and "no clip can be encoded again: a: its file" in err
+    for name in ("a.mp4", "b.mp4"):
+        (workspace / name).rename(workspace / "data" / name)
+
     root = workspace / "features/tokens.zarr/zarr.json"
     root.write_bytes(root.read_bytes()[:-9])
     code, out, err = run("store", "verify", "--reencode", "1")
