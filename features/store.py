@@ -75,8 +75,8 @@ def _find(place: Place, encoding: Encoding, storage: Storage | None, verify: Ver
     store = Store(place, storage or Storage(), verify)
     if differences := store.encoding.diff(encoding):
         raise StoreMismatchError(
-            f"the store {place.path} holds another encoding than the one asked for: {'; '.join(differences)} (store != asked for); "
-            "one store has one encoding: choose another store, or the settings that this one was made with"
+            f"the store {place.path} holds another encoding than the one asked for: {'; '.join(differences)} "
+            "(store != asked for); one store has one encoding: choose another store, or the settings that this one was made with"
         )
     return store
 

@@ -145,7 +145,7 @@ def _copy_file(video: StoredVideo, name: str, folder: Path) -> None:
     make_folders(target.parent, folder)
     crc = size = 0
     try:
-        file = open_local(video.place, f"tokens.zarr/{video.commit.path}/{name}", stamp, lambda path: open(path, "rb", buffering=0))
+        file = open_local(video.place, full, stamp, lambda path: open(path, "rb", buffering=0))
     except FileNotFoundError:
         raise CorruptStoreError(f"{source} is missing; `cli.py store verify` lists what is wrong") from None
     with file, open(target, "xb", buffering=0) as copy:

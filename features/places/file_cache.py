@@ -135,7 +135,8 @@ class FileCache:
         # One lock per process: one that a thread held when the process was forked would never be given back.
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             # What other processes have added is seen when this one has added a twentieth of the limit.
-            if self._held_bytes is None or self._held_bytes + size > self._limit_bytes or self._new_bytes > self._limit_bytes / 20:
+            is_old = self._held_bytes is None or self._new_bytes > self._limit_bytes / 20
+            if is_old or self._held_bytes + size > self._limit_bytes:
                 self._held_bytes, self._new_bytes = sum(copy.size for copy in self._copies()), 0
             if self._held_bytes + size > self._limit_bytes:
                 self._held_bytes -= self._evict(self._held_bytes + size - int(_EVICT_TO * self._limit_bytes))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.checksum import crc32c
-from features.durable import create_exclusively, replace_file, storage_errors, sync_folder, sync_tree, write_all
+from features.durable import create_exclusively, replace_file, sync_folder, sync_tree, write_all
 from features.places import Entry, Tree
 from features.zarr_layout import GROUP_BYTES
 from vjepa_loc.errors import StoreError

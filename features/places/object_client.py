@@ -120,7 +120,6 @@ class ObjectClient:
                 return False
         return True
 
-
     def _connect(self, patience_s: float) -> Any:
         store = self._obstore.store
         options = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "600s"}

@@ -23,7 +23,7 @@ from features.places.file_cache import CacheSettings, FileCache
 from features.places.local import LocalPlace
 from features.places.parallel import LARGE_AT_ONCE, SMALL_AT_ONCE, side_by_side
 from features.zarr_layout import GROUP_BYTES
-from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError
+from vjepa_loc.errors import CorruptStoreError, StoreError
 
 if TYPE_CHECKING:
     from features.commits import Commit, FileStamp
