@@ -142,6 +142,7 @@ def _copy_video(video: StoredVideo, target: Store, levels: Sequence[str]) -> str
 
 def _copy_file(video: StoredVideo, name: str, folder: Path) -> None:
     source, stamp, target = video.where(name), video.commit.generation_files[name], folder / name
+    full = f"tokens.zarr/{video.commit.path}/{name}"
     make_folders(target.parent, folder)
     crc = size = 0
     try:
