@@ -16,7 +16,7 @@ from features.array_files import open_local
 from features.checksum import crc32c
 from features.claims import LEASE_S
 from features.commits import Commit, CommitFolder, FileStamp
-from features.durable import readable_size, storage_errors
+from features.durable import make_folders, readable_size, storage_errors
 from features.places.local import LocalPlace
 from features.places.parallel import LARGE_AT_ONCE, side_by_side
 from features.staged_video import commit_of_files, publish_commit
@@ -178,7 +178,7 @@ def _download(source: Store, target: Store, commit: Commit, replaced: Commit | N
     generation = _generation(commit, replaced)
     group, place, fetched = f"tokens.zarr/{commit.path}", target.place, _commit_in(target, commit, generation)
     staged = place.staging / f"pull-{generation}"
-    _take_back(place.path / f"tokens.zarr/{fetched.path}", staged)
+    _take_back(place.path / f"tokens.zarr/{fetched.path}", staged, place.path)
 
     def fetch(name: str) -> int:
         file, stamp, where = staged / name, commit.files[f"{commit.path}/{name}"], source.place.where(f"{group}/{name}")
@@ -186,7 +186,7 @@ def _download(source: Store, target: Store, commit: Commit, replaced: Commit | N
             if _state(file) == (stamp.size, stamp.crc32c):
                 return 0
             file.unlink()
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(file.parent, staged)
         try:
             got = source.place.copy_out(f"{group}/{name}", file)
         except FileNotFoundError:
@@ -202,12 +202,12 @@ def _download(source: Store, target: Store, commit: Commit, replaced: Commit | N
     return publish_commit(target, fetched, replaced, put_in_place)
 
 
-def _take_back(final: Path, staged: Path) -> None:
+def _take_back(final: Path, staged: Path, store_path: Path) -> None:
     """What was moved to its place and not committed, because that was interrupted, is staged again. The claim is held."""
     if final.exists():
         shutil.rmtree(staged, ignore_errors=True)
         final.rename(staged)
-    staged.mkdir(parents=True, exist_ok=True)
+    make_folders(staged, store_path)
 
 
 def _check_chunks(store: Store, commit: Commit) -> None:
