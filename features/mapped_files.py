@@ -1,5 +1,6 @@
 """Memory-mapped files of a store, held open in one bounded pool, so that a store of any number of videos can be read."""
 
+import ctypes
 import mmap
 import os
 import threading
@@ -11,6 +12,13 @@ import numpy as np
 
 # Each mapping holds a file descriptor, of which a process usually has 1024.
 MAX_OPEN_FILES = 256
+
+
+# `mmap.madvise` keeps all other threads waiting while the system hands the requests to the disk; a call through ctypes
+# does not.
+_posix_madvise = getattr(ctypes.CDLL(None), "posix_madvise", lambda *arguments: None)
+_posix_madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_WILLNEED = 3
 
 
 class MappedFile:
@@ -47,10 +55,10 @@ class MappedFile:
 
     def will_read(self, start: int, stop: int) -> None:
         """Asks the system to fetch these bytes from the disk now; returns at once."""
-        mapping = self._mapping
-        if mapping is not None and hasattr(mapping, "madvise") and start < stop:
+        data = self.data
+        if data is not None and start < stop:
             start -= start % mmap.PAGESIZE
-            mapping.madvise(mmap.MADV_WILLNEED, start, stop - start)
+            _posix_madvise(data.ctypes.data + start, stop - start, _WILLNEED)
 
     def close(self) -> None:
         self.data = self.view = self._mapping = None

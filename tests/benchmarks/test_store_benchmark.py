@@ -13,7 +13,7 @@ from store_table import Ratio, Reader, Row, Timings, bars_table, interleave, rat
 
 ROOT = Path(__file__).parents[2]
 MEASURES = {
-    "cold: windows": 3, "int8, `read_codes`, warm": 4, "every checksum on every read": 4, "float16, `read`, warm": 4,
+    "cold: windows": 3, "int8, `read_codes`, warm": 5, "every checksum on every read": 5, "float16, `read`, warm": 5,
     "bytes of tokens, scales and index": 1, "the first read of every chunk": 1, "standardised float32 batch": 1,
     "latency of one step": 2, "through the training loader": 4, "features.torch_dataset": 1, "write int8": 1,
     "write a video": 1, "memory while writing": 1,
