@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from features.checksum import crc32c_hex
 from features.durable import storage_errors
@@ -24,6 +24,7 @@ _FOLDER = "commits"
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
 _CAPITAL = re.compile(rb"[A-Z]")
 _SEAL = re.compile(rb',"crc32c":"([0-9a-f]{8})"}\n')
+_GENERATION = re.compile("[0-9a-z]+")
 _SEAL_BYTES = len(b',"crc32c":"01234567"}\n')
 
 
@@ -63,8 +64,7 @@ def unseal(raw: bytes) -> dict[str, Any]:
     return json.loads(body + b"}")
 
 
-@dataclass(frozen=True)
-class FileStamp:
+class FileStamp(NamedTuple):
     """What a committed file must be: its size in bytes and its crc32c in hex.
 
     Data that are followed by their own crc32c give every file of one length the same crc32c. So a file of chunks
@@ -77,7 +77,7 @@ class FileStamp:
     chunks: str = ""
 
     def to_list(self) -> list[int | str]:
-        return [self.size, self.crc32c, *([self.chunks] if self.chunks else [])]
+        return list(self if self.chunks else self[:2])
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class Commit:
             )
         except (KeyError, TypeError, VjepaLocError) as error:
             raise ValueError(f"it is incomplete ({error})") from None
-        if not re.fullmatch(re.escape(f"videos/{key_of(commit.video_id)}/") + r"[0-9a-z]+", commit.path):
+        folder, _, generation = commit.path.rpartition("/")
+        if folder != f"videos/{key_of(commit.video_id)}" or not _GENERATION.fullmatch(generation):
             raise ValueError(f"its path {commit.path!r} does not belong to the id {commit.video_id!r}")
         return commit
 

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from features.checksum import CRC_BYTES, crc32c_hex, with_crc32c
@@ -40,7 +40,7 @@ class StagedVideo:
     def write_chunk(self, name: str, data: bytes) -> None:
         """The file of an array that is one chunk: `data` and its crc32c."""
         self.write(name, with_crc32c(data))
-        self.stamps[name] = replace(self.stamps[name], chunks=crc32c_hex(with_crc32c(data)[-CRC_BYTES:]))
+        self.stamps[name] = self.stamps[name]._replace(chunks=crc32c_hex(with_crc32c(data)[-CRC_BYTES:]))
 
     def write(self, name: str, data: bytes) -> None:
         """One small file, below the generation's folder; `publish` syncs it."""
