@@ -13,8 +13,9 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), 
 
 
 @pytest.mark.parametrize(("example", "name", "shape"), [
-    (EXAMPLES[0], "tokens_BTHWC", (32, 6, 6, 24)), (EXAMPLES[1], "values_BnHWC", (8, 6, 6, 24)),
-], ids=["loader", "DataLoader"])
+    (EXAMPLES[0], "left_nHWC", (6, 4, 24)), (EXAMPLES[1], "tokens_BTHWC", (32, 6, 6, 24)),
+    (EXAMPLES[2], "values_BnHWC", (8, 6, 6, 24)),
+], ids=["reading", "loader", "DataLoader"])
 def test_the_examples_run(tmp_path, monkeypatch, example, name, shape):
     store = small_store(tmp_path / "data" / "features")
     for seed in range(2):
@@ -27,4 +28,4 @@ def test_the_examples_run(tmp_path, monkeypatch, example, name, shape):
 
 
 def test_every_example_is_run():
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
