@@ -311,7 +311,7 @@ class StoredVideo:
     def _standard(self, standard: Any) -> "tuple[Tensor, Tensor]":
         import torch
 
-        mean_C, std_C = (torch.as_tensor(values, dtype=torch.float32) for values in standard)
+        mean_C, std_C = (torch.tensor(np.asarray(values), dtype=torch.float32) for values in standard)
         expected = self.mean.shape
         if mean_C.shape != expected or std_C.shape != expected or not (std_C > 0).all():
             got = f"{tuple(mean_C.shape)} and {tuple(std_C.shape)}"
