@@ -10,6 +10,7 @@ of a single run? Exit code 1 if any answer is wrong.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -222,7 +223,7 @@ def kill_writers(folder: Path, num_videos: int, num_writers: int, num_kills: int
     for video_id in ids:
         write_video(reference, video_id, KILLED_STEPS)
     # A writer lives about as long as a video takes, so that the kills meet it in every phase and the work goes on.
-    pause_s = 0.3 * (time.monotonic() - started) / num_videos
+    pause_s = 0.15 * (time.monotonic() - started) / num_videos
     expected = {video_id: arrays_of(reference.video(video_id)) for video_id in ids}
     path = make_store(folder / "killed").path
     writers: list = [None] * num_writers
@@ -237,7 +238,9 @@ def kill_writers(folder: Path, num_videos: int, num_writers: int, num_kills: int
             os.kill(victim.pid, signal.SIGKILL)
             victim.join()
             counts.kills += 1
-        seen = _observe(path, expected, seen, counts)
+        # A look takes as long as several videos: the others would be done before the next kill.
+        with _standing_still(writers):
+            seen = _observe(path, expected, seen, counts)
         if seen == set(ids) and counts.kills < num_kills and not any(writer.is_alive() for writer in writers):
             break
     for writer in writers:
@@ -256,6 +259,18 @@ def _start_writer(path: Path, order: Sequence[str]) -> multiprocessing.process.B
     process = multiprocessing.get_context("fork").Process(target=_write_all, args=(path, order))
     process.start()
     return process
+
+
+@contextlib.contextmanager
+def _standing_still(writers: Sequence[multiprocessing.process.BaseProcess]) -> Iterator[None]:
+    alive = [writer for writer in writers if writer.is_alive()]
+    for writer in alive:
+        os.kill(writer.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for writer in alive:
+            os.kill(writer.pid, signal.SIGCONT)
 
 
 def _write_all(path: Path, order: Sequence[str]) -> None:
