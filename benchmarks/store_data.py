@@ -4,6 +4,7 @@ as plain `.npy` files of fp16.
 Shapes: T steps, H x W cells, C channels, n steps of a piece.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     # Importing it for real takes torch along, which a process that only reads does not need.
     from features.store_writer import VideoWriter
 
+_READ_BYTES = 1 << 20
 GRID, CHANNELS, CLIP_STEPS, VIDEO_STEPS = (16, 16), 1024, 32, 512
 # A part of the picture, such as the sky, whose tokens have a norm of their own.
 _HIGH_NORM_SHARE, _HIGH_NORM = 0.02, 4.0
@@ -109,6 +111,17 @@ class StoredTokens:
             if file.is_file()
         ]
 
+    def read_into_page_cache(self) -> None:
+        """Every file from its start to its end, by plain reads: how pages lie in the cache, and how fast they are copied from
+        there, depends on who brought them in.
+        """
+        for file in [*self.memory_map_files(), *self.array_files("int8"), *self.array_files("float16")]:
+            with open(file, "rb", buffering=0) as opened:
+                os.fsync(opened.fileno())
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                while opened.read(_READ_BYTES):
+                    pass
+
     def stored_share(self, number_format: str) -> float:
         """Bytes of tokens, scales, index, checksums and metadata, relative to fp16."""
         return sum(file.stat().st_size for file in self.array_files(number_format)) / self.fp16_bytes
@@ -125,14 +138,17 @@ def make_tokens(folder: Path, num_steps: int) -> StoredTokens:
 
 
 def _write_video(stores: Sequence[Store], video_id: str, file: Path, num_steps: int, seed: int) -> None:
-    plain = np.lib.format.open_memmap(file, "w+", np.float16, (num_steps, *GRID, CHANNELS))
     writers = [store.writer(video_id, GRID) for store in stores]
     start = 0
-    for clip_nHWC in simulated_clips(num_steps, seed):
-        plain[start : start + len(clip_nHWC)] = clip_nHWC
-        for writer in writers:
-            append_clip(writer, start, clip_nHWC)
-        start += len(clip_nHWC)
-    plain.flush()
+    # Written as `np.save` does. A file that is filled through a memory map lies in the page cache in pieces of a page, and is
+    # read at half the speed: no fair opponent.
+    with open(file, "wb") as plain:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (num_steps, *GRID, CHANNELS)}
+        np.lib.format.write_array_header_1_0(plain, header)
+        for clip_nHWC in simulated_clips(num_steps, seed):
+            clip_nHWC.astype("<f2").tofile(plain)
+            for writer in writers:
+                append_clip(writer, start, clip_nHWC)
+            start += len(clip_nHWC)
     for writer in writers:
         commit_video(writer, num_steps)

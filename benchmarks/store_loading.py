@@ -5,6 +5,8 @@ Batches are four random windows of 32 steps: int8 codes and their scales, as the
 steps, H x W cells, C channels.
 """
 
+import itertools
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,8 +26,8 @@ from store_table import STEP_BYTES, Row, interleave, progress, ratio_row
 
 NUM_THREADS = NUM_WORKERS = 2
 BATCH_WINDOWS = 4
-# One per thread to be filled, one that is used, one in between: what the loader has.
-_RAW_BUFFERS = NUM_THREADS + 2
+# Of each thread.
+_RAW_BUFFERS = 2
 
 _LOADER, _DECODED = "training loader", "training loader, decoded to float32"
 _RAW, _RAW_ONE = "read_codes", "read_codes on one thread"
@@ -82,16 +84,19 @@ def _consume(batches: Any) -> None:
 
 
 def _raw_reading(tokens: StoredTokens, ranges: Sequence[Sequence[Range]], each: Callable[..., Any]) -> Callable[[], None]:
-    """A task that reads every batch into one of a few buffers; `each` is `map`, or that of some threads."""
+    """A task that reads every batch into one of a few buffers of the thread; `each` is `map`, or that of some threads."""
     videos = tokens.videos("int8")
     length = max(stop - start for batch in ranges for _, start, stop in batch)
-    buffers = [
-        (np.zeros((BATCH_WINDOWS, length, *GRID, CHANNELS), np.int8), np.zeros((BATCH_WINDOWS, length, *GRID), np.float16))
-        for _ in range(_RAW_BUFFERS)
-    ]
+    own = threading.local()
 
     def read(position: int) -> None:
-        codes_BnHWC, scale_BnHW = buffers[position % _RAW_BUFFERS]
+        # Of each thread its own: two threads that fill one buffer would find each other's bytes in what they check.
+        if not hasattr(own, "buffers"):
+            own.buffers = itertools.cycle([
+                (np.zeros((BATCH_WINDOWS, length, *GRID, CHANNELS), np.int8), np.zeros((BATCH_WINDOWS, length, *GRID), np.float16))
+                for _ in range(_RAW_BUFFERS)
+            ])
+        codes_BnHWC, scale_BnHW = next(own.buffers)
         for row, (video, start, stop) in enumerate(ranges[position]):
             videos[video].read_codes(start, stop, (codes_BnHWC[row, : stop - start], scale_BnHW[row, : stop - start]))
 

@@ -23,6 +23,7 @@ _READ_ARRAYS = {"int8": ("tokens", "scale"), "float16": ("tokens",)}
 
 def measure_peers(tokens: StoredTokens, rounds: int) -> list[Reader]:
     """Leaves threads of the libraries behind, which a process that forks afterwards would not survive."""
+    tokens.read_into_page_cache()
     buffers, maps = Buffers(tokens.video_steps), tokens.memory_maps()
     readers = []
     for name, (library, read_of) in _PEERS.items():

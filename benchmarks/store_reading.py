@@ -95,6 +95,7 @@ class Buffers:
 
 
 def measure_reading(tokens: StoredTokens, rounds: int) -> tuple[list[Row], list[Reader]]:
+    tokens.read_into_page_cache()
     buffers, maps = Buffers(tokens.video_steps), tokens.memory_maps()
     int8, always = tokens.videos("int8"), tokens.videos("int8", "always")
     half = tokens.videos("float16")

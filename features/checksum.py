@@ -13,9 +13,8 @@ CRC_BYTES = 4
 CRC_RESIDUE = 0x48674BC7
 
 
-def crc32c(data: Any, previous: int = 0) -> int:
-    """The crc32c of a C-contiguous buffer (bytes, memoryview, numpy array); `previous` is that of the bytes before it."""
-    return awscrt.checksums.crc32c(data, previous)
+crc32c = awscrt.checksums.crc32c
+"""`crc32c(data, previous=0)`: of a C-contiguous buffer (bytes, memoryview, numpy array); `previous` is that of the bytes before."""
 
 
 def crc32c_hex(data: Any) -> str:

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from time import monotonic
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ MAX_OPEN_FILES = 256
 _posix_madvise = getattr(ctypes.CDLL(None), "posix_madvise", lambda *arguments: None)
 _posix_madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _WILLNEED = 3
+_LOOK_HOLDS_S = 1e-3
 
 
 class MappedFile:
@@ -29,7 +31,7 @@ class MappedFile:
     somebody still looks at lives on until it is let go.
     """
 
-    __slots__ = ("_mapping", "data", "identity", "size", "used", "view", "__weakref__")
+    __slots__ = ("_mapping", "_whole_until_s", "data", "identity", "size", "used", "view", "__weakref__")
 
     def __init__(self, mapping: mmap.mmap | None, identity: tuple[int, int, int]):
         self._mapping = mapping
@@ -38,6 +40,7 @@ class MappedFile:
         self.data: np.ndarray | None = None if mapping is None else np.frombuffer(mapping, np.uint8)
         self.view: Any = None
         self.used = True
+        self._whole_until_s = 0.0
 
     @classmethod
     def of(cls, path: str) -> Self:
@@ -49,9 +52,18 @@ class MappedFile:
         return cls(mapping, (status.st_ino, len(mapping), status.st_mtime_ns))
 
     def is_whole(self) -> bool:
-        """Whether the file still has the length that it was mapped with: touching what was cut off kills the process."""
+        """Whether the file still has the length that it was mapped with: touching what was cut off kills the process.
+
+        A look holds for a millisecond, the time of a large copy, within which nothing can be known anyway.
+        """
+        now_s = monotonic()
+        if now_s < self._whole_until_s:
+            return True
         mapping = self._mapping
-        return mapping is None or mapping.size() == self.size
+        if mapping is not None and mapping.size() != self.size:
+            return False
+        self._whole_until_s = now_s + _LOOK_HOLDS_S
+        return True
 
     def will_read(self, start: int, stop: int) -> None:
         """Asks the system to fetch these bytes from the disk now; returns at once."""

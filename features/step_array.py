@@ -39,11 +39,12 @@ def has_hole(values: np.ndarray) -> bool:
 
 class _ShardView(NamedTuple):
     """A mapped shard: `chunks` are its chunks with their checksums as bytes, a matrix where they lie in order, otherwise a
-    list; in order, `steps_nX` are the same as steps of the array (n, ...).
+    list; in order, `steps_nX` are the same as steps of the array (n, ...) and `checksums_n` as numbers.
     """
 
     chunks: np.ndarray | list[np.ndarray]
     steps_nX: np.ndarray | None
+    checksums_n: np.ndarray | list[int]
 
 
 class ShardedArray:
@@ -77,7 +78,6 @@ class ShardedArray:
             if steps_nX is not None and not self._always and mapped.is_whole():
                 mapped.used = True
                 if out.nbytes < _STREAM_BYTES:
-                    # Half the time of np.copyto before the first byte.
                     out[...] = steps_nX[start - before : stop - before]
                 else:
                     _stream(out, steps_nX[start - before : stop - before])
@@ -124,28 +124,23 @@ class ShardedArray:
             self._read_checked(shard, first, stop, out, part, view, total_bytes)
             return
         steps_nX = view.steps_nX[first:stop] if part is None else view.steps_nX[first:stop, *part]
-        copy = np.copyto if total_bytes < _STREAM_BYTES else _stream
+        copy = _copy if total_bytes < _STREAM_BYTES else _stream
         copy(out, steps_nX)
 
     def _read_checked(
         self, shard: int, first: int, stop: int, out: np.ndarray, part: Part | None, view: _ShardView, total_bytes: int
     ) -> None:
         """One step after the other: copied, and then checked in the copy, which the cache still holds."""
-        copy = np.copyto if total_bytes < _STREAM_BYTES else _stream
+        copy = _copy if total_bytes < _STREAM_BYTES else _stream
         checked_T, before = self._checked_T, shard * self._shard_steps
         # What is checked has to be the whole chunk, in one piece.
         in_copy = part is None and out.flags.c_contiguous
         for i in range(first, stop):
-            chunk = view.chunks[i]
-            step_X = self._step(chunk) if view.steps_nX is None else view.steps_nX[i]
+            step_X = self._step(view.chunks[i]) if view.steps_nX is None else view.steps_nX[i]
             copied = out[i - first]
             copy(copied, step_X if part is None else step_X[part])
             if self._always or (self._verify == "first" and not checked_T[before + i]):
-                if in_copy:
-                    whole = crc32c(copied) == int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little")
-                else:
-                    whole = crc32c(chunk) == CRC_RESIDUE
-                if not whole:
+                if crc32c(copied if in_copy else step_X) != view.checksums_n[i]:
                     raise self._step_error(shard, i, "the chunk of step {step} fails its crc32c")
             if not checked_T[before + i]:
                 if has_hole(copied if in_copy else step_X):
@@ -180,11 +175,12 @@ class ShardedArray:
         num_chunks, stored = self.spec.chunks_in_shard(shard), self._chunk_bytes + CRC_BYTES
         offsets = self._irregular_offsets(shard, data)
         if offsets is not None:
-            return _ShardView([data[offset : offset + stored] for offset in offsets], None)
+            found = [data[offset : offset + stored] for offset in offsets]
+            return _ShardView(found, None, [int(chunk[-CRC_BYTES:].view("<u4")[0]) for chunk in found])
         chunks = data[: num_chunks * stored].reshape(num_chunks, stored)
         step_X = self._step(chunks[0])
         steps_nX = np.ndarray((num_chunks, *step_X.shape), self._dtype, data, strides=(stored, *step_X.strides))
-        return _ShardView(chunks, steps_nX)
+        return _ShardView(chunks, steps_nX, chunks[:, -CRC_BYTES:].view("<u4")[:, 0])
 
     def _step(self, chunk: np.ndarray) -> np.ndarray:
         """The values of a chunk that is followed by its checksum."""
@@ -213,8 +209,13 @@ class ShardedArray:
         return index[:, 0].astype(np.int64)
 
 
+def _copy(out: np.ndarray, values: np.ndarray) -> None:
+    # Half the time of np.copyto before the first byte.
+    out[...] = values
+
+
 def _stream(out: np.ndarray, values: np.ndarray) -> None:
-    """As `np.copyto` for equal types, for targets that do not stay in the cache."""
+    """As `_copy` for equal types, for targets that do not stay in the cache."""
     bits = 8 * values.itemsize
     np.copyto(out.view(f"i{bits // 8}"), values.view(f"u{bits // 8}"), casting="unsafe")
 

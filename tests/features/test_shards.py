@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 
 import google_crc32c
 import numpy as np
@@ -176,6 +177,7 @@ def test_a_file_that_was_cut_while_it_was_open_does_not_kill_the_reader(tmp_path
     read(array, 0, 8)
     with open(tmp_path / "x/c/0/0/0/0", "r+b") as file:
         file.truncate(cut)
+    time.sleep(0.005)
     with pytest.raises(CorruptStoreError, match="unreadable file|expected [0-9]+ bytes, got"):
         read(array, 0, 8)
 
