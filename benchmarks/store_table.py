@@ -17,7 +17,7 @@ from typing import Any
 STEP_BYTES = 16 * 16 * 1024 * 2
 """Bytes of a step of the ViT-L shape as fp16; all GB/s count these, whatever lies on the disk."""
 
-LIBRARIES = ("numpy", "torch", "zarr", "numcodecs", "google-crc32c", "zarrs", "tensorstore", "h5py")
+LIBRARIES = ("numpy", "torch", "zarr", "numcodecs", "awscrt", "zarrs", "tensorstore", "h5py")
 
 
 @dataclass(frozen=True)
