@@ -5,7 +5,6 @@ that damage is found before anything is decompressed. For cold and remote storag
 and every read decompresses.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,86 +12,31 @@ from numcodecs import zstd
 
 from features.array_files import ArrayFiles
 from features.checksum import CRC_RESIDUE, crc32c, with_crc32c
-from features.commits import FileStamp
-from features.durable import make_folders, write_all
 from features.mapped_files import UNOPENED, MappedFile
-from features.shards import NO_CHUNK
+from features.shards import NO_CHUNK, ShardWriter
 from features.step_array import Part, Verify, has_hole
 from features.zarr_layout import CRC_BYTES, INDEX_ENTRY_BYTES, ZSTD_LEVEL, ArraySpec
 
 
-class CompressedShardWriter:
-    """As `ShardWriter`, for an array with `compression`: appends steps below `folder`, holds one append in memory."""
+class CompressedShardWriter(ShardWriter):
+    """As `ShardWriter`, for an array with `compression`."""
 
     def __init__(self, folder: Path, spec: ArraySpec):
-        self._folder = folder
-        self._spec = spec
-        self._fd: int | None = None
+        super().__init__(folder, spec)
         self._lengths: list[int] = []
-        self._shard = 0
-        self._crc = self._chunks_crc = 0
-        self._stamps: dict[str, FileStamp] = {}
 
-    def append(self, steps: np.ndarray) -> None:
-        """Writes `steps` of shape (n, ...), of the array's dtype. Raises `OSError`."""
-        spec = self._spec
-        if steps.dtype != spec.dtype or steps.shape[1:] != spec.shape[1:]:
-            expected = ", ".join(["n", *map(str, spec.shape[1:])])
-            raise ValueError(f"expected ({expected}) {spec.dtype}, got {steps.shape} {steps.dtype}")
-        steps = np.ascontiguousarray(steps)
-        while len(steps):
-            if self._fd is None:
-                self._open()
-            room = spec.shard_steps - len(self._lengths)
-            self._write(steps[:room])
-            steps = steps[room:]
-            if len(self._lengths) == spec.shard_steps:
-                self._finish_shard()
+    def _encode(self, chunk: np.ndarray) -> bytes:
+        data = zstd.compress(chunk, ZSTD_LEVEL)
+        self._lengths.append(len(data) + CRC_BYTES)
+        return data
 
-    def close(self) -> dict[str, FileStamp]:
-        """Finishes the last shard; the stamps are by name below `folder`."""
-        if self._fd is not None:
-            self._finish_shard()
-        return self._stamps
-
-    def abort(self) -> None:
-        """Closes the file that is open, without an index: no reader will take it for a shard."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    def _open(self) -> None:
-        path = self._folder / self._spec.shard_name(self._shard)
-        make_folders(path.parent, self._folder.parent)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        self._lengths = []
-        self._crc = self._chunks_crc = 0
-
-    def _write(self, steps: np.ndarray) -> None:
-        chunks = [with_crc32c(zstd.compress(step, ZSTD_LEVEL)) for step in steps]
-        for chunk in chunks:
-            self._chunks_crc = crc32c(chunk[-CRC_BYTES:], self._chunks_crc)
-        data = b"".join(chunks)
-        self._crc = crc32c(data, self._crc)
-        write_all(self._fd, data)
-        self._lengths += [len(chunk) for chunk in chunks]
-
-    def _finish_shard(self) -> None:
+    def _index(self) -> bytes:
         lengths = np.array(self._lengths, np.uint64)
+        self._lengths.clear()
         index = np.full((self._spec.shard_steps, 2), NO_CHUNK, "<u8")
         index[: len(lengths), 0] = np.cumsum(lengths) - lengths
         index[: len(lengths), 1] = lengths
-        raw = with_crc32c(index.tobytes())
-        write_all(self._fd, raw)
-        if len(lengths) == self._spec.shard_steps:
-            # As ShardWriter: spreads a long video's writing over its length.
-            os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = None
-        size = int(lengths.sum()) + len(raw)
-        stamp = FileStamp(size, f"{crc32c(raw, self._crc):08x}", f"{self._chunks_crc:08x}")
-        self._stamps[self._spec.shard_name(self._shard)] = stamp
-        self._shard += 1
+        return with_crc32c(index.tobytes())
 
 
 class CompressedArray:

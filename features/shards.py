@@ -6,7 +6,6 @@ Nothing is read back or moved, memory does not grow with the video, and a shard 
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from features.checksum import CRC_BYTES, CRC_RESIDUE, crc32c, joined_crc32c, wit
 from features.commits import FileStamp
 from features.durable import make_folders, write_all
 from features.zarr_layout import ArraySpec
-
-if TYPE_CHECKING:
-    from features.compressed_shards import CompressedShardWriter
 
 NO_CHUNK = np.iinfo(np.uint64).max
 # Linux takes at most 1024 buffers per call: a chunk and its checksum are two.
@@ -80,15 +76,24 @@ class ShardWriter:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._num_chunks = self._size = self._crc = self._chunks_crc = 0
 
+    def _encode(self, chunk: np.ndarray) -> np.ndarray | bytes:
+        """The bytes of a chunk as they are stored."""
+        return chunk
+
+    def _index(self) -> bytes:
+        """The index of the chunks written to this shard, with its checksum."""
+        return shard_index(self._num_chunks, self._spec.chunk_bytes, self._spec.shard_steps)
+
     def _write(self, chunks: np.ndarray) -> None:
-        buffers = []
+        buffers, size = [], 0
         for chunk in chunks:
-            checksum = crc32c(chunk).to_bytes(CRC_BYTES, "little")
-            buffers += [memoryview(chunk), checksum]
+            data = self._encode(chunk)
+            checksum = crc32c(data).to_bytes(CRC_BYTES, "little")
+            buffers += [memoryview(data), checksum]
+            size += len(data) + CRC_BYTES
             self._chunks_crc = crc32c(checksum, self._chunks_crc)
             # What the file's own crc32c becomes is known without a second pass over the data.
-            self._crc = joined_crc32c(self._crc, CRC_RESIDUE, len(chunk) + CRC_BYTES)
-        size = len(chunks) * (chunks.shape[1] + CRC_BYTES)
+            self._crc = joined_crc32c(self._crc, CRC_RESIDUE, len(data) + CRC_BYTES)
         written = os.writev(self._fd, buffers)
         if written < size:
             write_all(self._fd, b"".join(buffers)[written:])
@@ -96,21 +101,20 @@ class ShardWriter:
         self._num_chunks += len(chunks)
 
     def _finish_shard(self) -> None:
-        spec = self._spec
-        index = shard_index(self._num_chunks, spec.chunk_bytes, spec.shard_steps)
+        index = self._index()
         write_all(self._fd, index)
-        if self._num_chunks == spec.shard_steps:
+        if self._num_chunks == self._spec.shard_steps:
             # Spreads a long video's writing over its length; what is left is synced with the small files.
             os.fsync(self._fd)
         os.close(self._fd)
         self._fd = None
         crc = crc32c(index, self._crc)
         stamp = FileStamp(self._size + len(index), f"{crc:08x}", f"{self._chunks_crc:08x}")
-        self._stamps[spec.shard_name(self._shard)] = stamp
+        self._stamps[self._spec.shard_name(self._shard)] = stamp
         self._shard += 1
 
 
-def shard_writer(folder: Path, spec: ArraySpec) -> "ShardWriter | CompressedShardWriter":
+def shard_writer(folder: Path, spec: ArraySpec) -> ShardWriter:
     """The writer of one step array, compressed where its spec says so."""
     if spec.compression == "none":
         return ShardWriter(folder, spec)
