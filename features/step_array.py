@@ -67,6 +67,8 @@ class ShardedArray:
 
     def read(self, start: int, stop: int, out: np.ndarray, part: Part | None = None) -> None:
         """Copies steps start..stop into `out` (stop - start, ...) of the array's dtype; `part` are the cells to copy."""
+        if start == stop:
+            return
         shard_steps = self._shard_steps
         shard = start // shard_steps
         before = shard * shard_steps

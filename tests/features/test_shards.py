@@ -86,6 +86,14 @@ def test_every_range_of_steps_is_read_across_shards(tmp_path):
             assert np.array_equal(read(array, start, stop), values[start:stop])
 
 
+def test_no_steps_may_be_read_anywhere(tmp_path):
+    # At the end of 16 steps in shards of 8 there is no shard any more.
+    array = reader(tmp_path, *written(tmp_path, steps(16)))
+    for step in range(17):
+        assert read(array, step, step).shape == (0, 3, 2, 5)
+        array.will_read(step, step)
+
+
 def test_shards_that_zarr_wrote_in_another_order_are_gathered_through_their_index(tmp_path):
     values = steps(19)
     spec = ArraySpec(values.shape, "int8", DIMENSIONS, 8)
