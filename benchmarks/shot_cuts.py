@@ -20,6 +20,7 @@ from benchmarks.trivial_detectors import change_per_frame, with_true_labels
 from vjepa_loc.dataset import Dataset, read_dataset
 from vjepa_loc.events import Event
 from vjepa_loc.metrics import tal
+from vjepa_loc.scoring_input import ScoringInput
 
 CUT_SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 MIN_SHOT_FRAMES = 8
@@ -52,7 +53,7 @@ def measure(dataset: Dataset, tune_split: str, split: str) -> dict[str, float]:
 
     def scores(name: str, predictions: list[Event]) -> dict[str, float]:
         thresholds = (0.5, tuple(np.arange(0.5, 1.0, 0.05).round(2)))
-        return tal.compute(dataset, predictions, ids[name], thresholds).values
+        return tal.compute(ScoringInput.of(dataset, predictions, ids[name]), thresholds=thresholds).values
 
     best = max(
         CUT_SHARES, key=lambda cut: scores(tune_split, shot_events(changes[tune_split], cut, label_shares))["tal/map@0.50"]

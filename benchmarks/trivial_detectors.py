@@ -22,6 +22,7 @@ import numpy as np
 from vjepa_loc.dataset import Dataset, read_dataset
 from vjepa_loc.events import Event
 from vjepa_loc.metrics import stal, tal
+from vjepa_loc.scoring_input import ScoringInput
 from vjepa_loc.overlap import span_iou
 
 GREY_HW = (45, 80)
@@ -104,7 +105,7 @@ def measure(dataset: Dataset, tune_split: str, split: str) -> dict[str, float]:
     }
 
     def tal_50(name: str, predictions: list[Event]) -> float:
-        return tal.compute(dataset, predictions, ids[name], (0.5,)).values["tal/map@0.50"]
+        return tal.compute(ScoringInput.of(dataset, predictions, ids[name]), thresholds=(0.5,)).values["tal/map@0.50"]
 
     guesses = [*((label,) for label in dataset.labels), tuple(dataset.labels)]
     settings = itertools.product(SMOOTH_FRAMES, HIGH_QUANTILES, LOW_SHARES, TRIM_FRAMES)
@@ -118,7 +119,7 @@ def measure(dataset: Dataset, tune_split: str, split: str) -> dict[str, float]:
     return {
         "frame_difference/tal@0.50": tal_50(split, predictions),
         "frame_difference/tal@0.50/true_labels": tal_50(split, with_true_labels(dataset, once)),
-        "mean_box/stal@0.50/true_times": stal.compute(dataset, mean_boxes, ids[split], (0.5,)).values["stal/map@0.50"],
+        "mean_box/stal@0.50/true_times": stal.compute(ScoringInput.of(dataset, mean_boxes, ids[split]), thresholds=(0.5,)).values["stal/map@0.50"],
     }
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from vjepa_loc.atomic import write_text
 from vjepa_loc.dataset import Dataset, Video, write_predictions
-from vjepa_loc.errors import ConfigError
+from vjepa_loc.errors import ConfigError, UnknownNameError, nearest_name
 from vjepa_loc.events import Event
+from vjepa_loc.scoring_input import ScoringInput
+from vjepa_loc.metrics._result import ALL_THRESHOLDS, MetricResult, Thresholds, metric_key
 from vjepa_loc.plugins import load_plugin, plugin_names
 
 METRICS_PACKAGE = "vjepa_loc.metrics"
@@ -156,19 +158,22 @@ def evaluate(
     for video_id in missing_videos:
         dataset.events_of(video_id)
     thresholds = parse_iou(iou) if isinstance(iou, str) else iou
+    inputs = ScoringInput.of(dataset, predictions, video_ids)
+    results = compute_metrics(inputs, metrics, thresholds)
 
     values: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {label: {} for label in dataset.labels}
     protocols, notes = {}, []
-    for name in _metric_names(metrics):
-        metric = load_plugin(METRICS_PACKAGE, name, "metric")
-        result = metric.compute(
-            dataset, predictions, video_ids, metric.DEFAULT_THRESHOLDS if thresholds is None else thresholds
-        )
+    if inputs.num_elsewhere:
+        notes.append(f"{inputs.num_elsewhere} predictions in other videos are not counted")
+    for name, (rule, result) in results.items():
+        if result.inapplicable is not None:
+            notes.append(f"{name} does not apply: {result.inapplicable}")
+            continue
         values |= result.values
         for label, figures in result.per_class.items():
             per_class[label] |= figures
-        protocols[name] = metric.__doc__.strip().splitlines()[0]
+        protocols[name] = rule
         notes += result.notes
     in_split = set(video_ids)
     return Evaluation(
@@ -216,12 +221,55 @@ def _parse_iou_entry(entry: str) -> float | tuple[float, ...]:
     return tuple(round(start + index * step, 9) for index in range(num_steps + 1))
 
 
-def _metric_names(names: Sequence[str]) -> list[str]:
+def compute_metrics(
+    inputs: ScoringInput, names: Sequence[str], thresholds: Thresholds | None = None
+) -> dict[str, tuple[str, MetricResult]]:
+    """By metric and convention (`tal`, `frame_map[coco]`), in order: the rule in a line, and the result.
+
+    `thresholds` replaces the metrics' own; with `all` among the names, theirs are `ALL_THRESHOLDS` for those over IoU.
+    Raises UnknownNameError for a metric or convention that does not exist, ConfigError for wrong thresholds.
+    """
+    if thresholds is None and ALL_METRICS in names:
+        thresholds = ALL_THRESHOLDS
+    results = {}
+    for name, convention in metric_conventions(names):
+        module = load_plugin(METRICS_PACKAGE, name, "metric")
+        result = module.compute(inputs, convention, module.DEFAULT_THRESHOLDS if thresholds is None else thresholds)
+        results[metric_key(name, convention)] = module.CONVENTIONS[convention], result
+    return results
+
+
+def metric_conventions(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The metrics and conventions that names stand for, each once.
+
+    `tal` is the plain convention where a metric has one, else all of them (`frame_map`); `frame_map[coco]` is one;
+    `all` is every convention of every metric.
+    """
     if not names:
         raise ConfigError(
             f"metrics: expected at least one of: {', '.join([*plugin_names(METRICS_PACKAGE), ALL_METRICS])}; got none"
         )
-    return plugin_names(METRICS_PACKAGE) if ALL_METRICS in names else list(dict.fromkeys(names))
+    if ALL_METRICS in names:
+        return [
+            (name, convention)
+            for name in plugin_names(METRICS_PACKAGE)
+            for convention in load_plugin(METRICS_PACKAGE, name, "metric").CONVENTIONS
+        ]
+    chosen: dict[tuple[str, str], None] = {}
+    for full_name in names:
+        name, bracket, rest = full_name.partition("[")
+        conventions = load_plugin(METRICS_PACKAGE, name, "metric").CONVENTIONS
+        if not bracket:
+            chosen |= dict.fromkeys((name, convention) for convention in ([""] if "" in conventions else conventions))
+            continue
+        convention = rest.removesuffix("]")
+        if not rest.endswith("]") or not convention or convention not in conventions:
+            known = [metric_key(name, one) for one in conventions]
+            raise UnknownNameError(
+                f"unknown metric {full_name!r}, expected one of: {', '.join(known)}.{nearest_name(full_name, known)}"
+            )
+        chosen[name, convention] = None
+    return list(chosen)
 
 
 def _figures(figures: Mapping[str, float], keys: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from heads.training.callbacks import MONITOR
 from vjepa_loc.dataset import Dataset
 from vjepa_loc.events import Event
 from vjepa_loc.metrics import stal, tal
+from vjepa_loc.scoring_input import ScoringInput
 
 THRESHOLD = 0.5
 
@@ -24,7 +25,7 @@ def validation_score(dataset: Dataset, video_ids: Sequence[str]) -> Callable[[li
     def score(events: list[Event]) -> dict[str, float]:
         figures = {}
         for metric in metrics:
-            values = metric.compute(dataset, events, video_ids, (THRESHOLD,)).values
+            values = metric.compute(ScoringInput.of(dataset, events, video_ids), thresholds=(THRESHOLD,)).values
             figures |= {f"val/{name}": value for name, value in values.items()}
         return figures | {MONITOR: sum(figures.values()) / len(figures)}
 

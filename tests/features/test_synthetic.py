@@ -15,6 +15,7 @@ from features.synthetic_sprites import Pose, Sprite
 from vjepa_loc.dataset import Dataset, index_videos, read_dataset
 from vjepa_loc.errors import ConfigError
 from vjepa_loc.metrics import stal
+from vjepa_loc.scoring_input import ScoringInput
 
 WHOLE_FRAME = (0, 0, WIDTH_PX, HEIGHT_PX)
 
@@ -345,7 +346,7 @@ def test_mean_boxes_at_the_true_times_stay_below_the_bar(scenes, tmp_path):
     ids = list(dataset.videos)
     predictions = mean_boxes_at_true_times(dataset, ids, ids)
     assert len(predictions) == len(dataset.events)
-    assert stal.compute(dataset, predictions, ids, (0.5,)).values["stal/map@0.50"] <= 0.15
+    assert stal.compute(ScoringInput.of(dataset, predictions, ids), thresholds=(0.5,)).values["stal/map@0.50"] <= 0.15
 
 
 def test_frame_differences_stay_below_the_bar(dataset_file):

@@ -1,60 +1,173 @@
-"""Average precision over events: ranking, matching to free truths, and the precision-recall curve.
+"""Average precision of ranked answers, under each convention's curve, for one set of videos or for many resamples.
 
-Shapes: P predictions, G truths, R thresholds.
+Shapes: P answers of one label, G its truths, R threshold levels, V videos, W resamples of the videos, K answers that
+found a truth.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from vjepa_loc.dataset import Dataset
-from vjepa_loc.errors import DatasetError
-from vjepa_loc.events import Event
-from vjepa_loc.metrics._result import MetricResult, Thresholds, threshold_names
+from vjepa_loc.scoring_input import ScoringInput
+from vjepa_loc.metrics._result import MetricResult
 
-Similarities = Callable[[Sequence[Event], Sequence[Event]], tuple[np.ndarray, np.ndarray]]
-"""Of one video's truths (G) and predictions (P) of one label: the similarity (P, G) that a match must reach, and per
-prediction (P,) the similarity to what would have it ignored instead of counted as false."""
+# Elements of the largest temporary array, so that memory stays small however many answers and resamples there are.
+_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class RankedAnswers:
+    """The answers of one label over all videos, by descending score (ties in file order).
+
+    `true_PR` says which found a truth at each level, `num_truths_V` how many truths each video has. `ignored_PR`,
+    where given, are neither true nor false.
+    """
+
+    video_P: np.ndarray
+    true_PR: np.ndarray
+    num_truths_V: np.ndarray
+    ignored_PR: np.ndarray | None = None
+
+
+Curve = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""AP (W,) from `copies_WK` (how often each true answer stands in the ranking, its copies next to each other),
+`num_true_WK` and `num_all_WK` (true answers and all answers up to and including the last copy) and
+`num_truths_W` (above 0)."""
+
+
+def envelope_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndarray:
+    """Area under the precision envelope: the precision at a recall is the best one at that or any higher recall.
+
+    As interpolated_prec_rec in activitynet/ActivityNet, Evaluation/utils.py; PASCAL VOC's all-point AP is the same.
+    """
+    return (_envelope(num_true_WK, num_all_WK) * copies_WK).sum(axis=1) / num_truths_W
+
+
+def trapezoid_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndarray:
+    """Area under straight lines between the points of the curve, from precision 1 at recall 0.
+
+    As pr_to_ap in MCG-NJU/MOC-Detector, src/ACT_utils/ACT_utils.py. Only true answers move the recall, and the line to
+    one starts at the precision right before it.
+    """
+    area_W = np.zeros(len(copies_WK))
+    before_true_WK, before_all_WK = num_true_WK - copies_WK, num_all_WK - copies_WK
+    for copy in range(int(copies_WK.max(initial=0))):
+        left = np.where(before_all_WK + copy > 0, _ratio(before_true_WK + copy, before_all_WK + copy), 1.0)
+        right = _ratio(before_true_WK + copy + 1, before_all_WK + copy + 1)
+        area_W += np.where(copies_WK > copy, (left + right) / 2, 0.0).sum(axis=1)
+    return area_W / num_truths_W
+
+
+def coco_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndarray:
+    """Mean of the precision envelope at the recalls 0, 0.01, ..., 1. As accumulate in cocodataset/cocoapi, cocoeval.py."""
+    recalls = np.linspace(0.0, 1.0, 101)
+    envelope_WK = _envelope(num_true_WK, num_all_WK)
+    area_W = np.zeros(len(copies_WK))
+    for row, (envelope_K, num_true_K) in enumerate(zip(envelope_WK, num_true_WK, strict=True)):
+        at = np.searchsorted(num_true_K / num_truths_W[row], recalls, side="left")
+        area_W[row] = np.append(envelope_K, 0.0)[at].mean()
+    return area_W
+
+
+def average_precisions(answers: RankedAnswers, weights_WV: np.ndarray, curve: Curve) -> np.ndarray:
+    """AP (W, R) of one label where each video counts as often as its weight says; NaN where no truth is left.
+
+    A video that counts twice gives its answers and truths twice, the copies of an answer one after the other.
+    """
+    weights_WV = np.asarray(weights_WV, dtype=np.int32)
+    num_resamples, num_levels = len(weights_WV), answers.true_PR.shape[1]
+    ap_WR = np.full((num_resamples, num_levels), np.nan)
+    num_truths_W = weights_WV @ np.asarray(answers.num_truths_V, dtype=np.int64)
+    step = max(1, _CHUNK // max(len(answers.video_P), 1))
+    for start in range(0, num_resamples, step):
+        chunk = slice(start, start + step)
+        known_W = num_truths_W[chunk] > 0
+        if known_W.any():
+            ap_WR[chunk][known_W] = _chunk_precisions(
+                answers, weights_WV[chunk][known_W], num_truths_W[chunk][known_W], curve
+            )
+    return ap_WR
+
+
+def _chunk_precisions(answers, weights_WV, num_truths_W, curve) -> np.ndarray:
+    copies_WP = weights_WV[:, answers.video_P]
+    all_WP = np.cumsum(copies_WP, axis=1, dtype=np.int32) if answers.ignored_PR is None else None
+    columns = []
+    for level in range(answers.true_PR.shape[1]):
+        found_K = np.flatnonzero(answers.true_PR[:, level])
+        if answers.ignored_PR is None:
+            num_all_WK = all_WP[:, found_K]
+        else:
+            counted = ~answers.ignored_PR[:, level]
+            num_all_WK = np.cumsum(copies_WP * counted, axis=1, dtype=np.int32)[:, found_K]
+        copies_WK = copies_WP[:, found_K]
+        num_true_WK = np.cumsum(copies_WK, axis=1, dtype=np.int32)
+        columns.append(curve(copies_WK, num_true_WK, num_all_WK, num_truths_W))
+    return np.stack(columns, axis=1) if columns else np.empty((len(weights_WV), 0))
 
 
 def mean_average_precision(
-    metric: str,
-    truth: Dataset,
-    predictions: Sequence[Event],
-    video_ids: Sequence[str],
-    thresholds: Thresholds,
-    similarities: Similarities,
-    counts_as_truth: Callable[[Event], bool],
+    key: str,
+    inputs: ScoringInput,
+    answers_of: Mapping[str, RankedAnswers],
+    entries: Mapping[str, Sequence[float]],
+    levels_R: np.ndarray,
+    curve: Curve = envelope_curve,
+    quantity: str = "map",
+    headline: Sequence[str] | None = None,
+    classes_without_truth: str = "skip",
+    notes: Sequence[str] = (),
 ) -> MetricResult:
-    """The figures `<metric>/map@<threshold>` over the given videos.
+    """The figures `<key>/<quantity>@<entry>`: AP per label, its mean over labels, then over the entry's levels.
 
-    A class is scored when a truth of its label `counts_as_truth` in these videos; the figure is the mean over those
-    classes, 0 where there is none. Raises DatasetError for a prediction without a score, and UnknownNameError for a
-    video that is not in the dataset.
+    `answers_of` holds the labels that take part; `entries` as `threshold_names` gives them, of values that stand in
+    `levels_R` (ascending). A label without truth is skipped, or counts 0 with `classes_without_truth="zero"`. Every
+    figure is 0 where no label is left, and a note says so. `headline` are names of entries; by default 0.50 and
+    0.50:0.95 where they are asked for, else the first.
     """
-    entries = threshold_names(thresholds)
-    levels_R = np.unique([value for values in entries.values() for value in values])
-    truths, candidates, notes = _by_label_and_video(metric, truth, predictions, video_ids)
+    levels_R = np.asarray(levels_R, dtype=np.float64)
+    keys = {name: f"{key}/{quantity}@{name}" for name in entries}
+    names = [name for name in ("0.50", "0.50:0.95") if name in keys] or list(keys)[:1]
+    names = names if headline is None else [name for name in headline if name in keys]
+    columns = {name: np.searchsorted(levels_R, np.asarray(values)) for name, values in entries.items()}
 
-    per_class: dict[str, dict[str, float]] = {}
-    for label in truth.labels:
-        num_truths = sum(counts_as_truth(event) for events in truths[label].values() for event in events)
-        if num_truths == 0:
-            notes += _unscored_note(metric, label, truths[label], candidates[label])
-            continue
-        ap_R = _label_average_precision(truths[label], candidates[label], num_truths, levels_R, similarities)
-        per_class[label] = {
-            f"{metric}/map@{name}": float(ap_R[np.searchsorted(levels_R, values)].mean())
-            for name, values in entries.items()
+    def figures(weights_WV: np.ndarray, chosen: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
+        needed = np.unique(np.concatenate([columns[name] for name in chosen])) if chosen else np.empty(0, dtype=int)
+        place = {name: np.searchsorted(needed, columns[name]) for name in chosen}
+        classes = {label: _only_levels(answers, needed) for label, answers in answers_of.items()}
+        ap = {label: average_precisions(answers, weights_WV, curve) for label, answers in classes.items()}
+        if classes_without_truth == "zero":
+            ap = {label: np.nan_to_num(ap_WR, nan=0.0) for label, ap_WR in ap.items()}
+        per_class = {
+            label: {keys[name]: ap_WR[:, place[name]].mean(axis=1) for name in chosen} for label, ap_WR in ap.items()
         }
-    if not per_class:
-        notes.append(f"{metric}: no truth to score against in {len(set(video_ids))} videos, every figure is 0")
-    values = {
-        key: float(np.mean([figures[key] for figures in per_class.values()])) if per_class else 0.0
-        for key in (f"{metric}/map@{name}" for name in entries)
-    }
-    return MetricResult(values, per_class, notes)
+        mean = {keys[name]: _mean_of_known([one[keys[name]] for one in per_class.values()], len(weights_WV)) for name in chosen}
+        return mean, per_class
+
+    everything = np.ones((1, inputs.num_videos), dtype=np.int32)
+    mean, per_class = figures(everything, list(entries))
+    notes = list(notes)
+    if np.isnan(list(mean.values())).any():
+        notes.append(f"{key}: no truth to score against in {inputs.num_videos} videos, every figure is 0")
+    return MetricResult(
+        {name: float(np.nan_to_num(value[0], nan=0.0)) for name, value in mean.items()},
+        {
+            label: {name: float(value[0]) for name, value in one.items()}
+            for label, one in per_class.items()
+            if not np.isnan([value[0] for value in one.values()]).any()
+        },
+        notes,
+        tuple(keys[name] for name in names),
+        lambda weights_WV: figures(weights_WV, names)[0],
+    )
+
+
+def levels_of(entries: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """The levels (R,) that the entries' figures need, ascending, each once."""
+    return np.unique([value for values in entries.values() for value in values])
 
 
 def match_free_truths(similarity_PG: np.ndarray, thresholds_R: np.ndarray) -> np.ndarray:
@@ -65,7 +178,7 @@ def match_free_truths(similarity_PG: np.ndarray, thresholds_R: np.ndarray) -> np
     """
     num_predictions, num_truths = similarity_PG.shape
     matched_PR = np.zeros((num_predictions, len(thresholds_R)), dtype=bool)
-    if num_truths == 0:
+    if num_truths == 0 or num_predictions == 0:
         return matched_PR
     free_GR = np.ones((num_truths, len(thresholds_R)), dtype=bool)
     order_PG = np.argsort(-similarity_PG, axis=1, kind="stable")
@@ -80,76 +193,37 @@ def match_free_truths(similarity_PG: np.ndarray, thresholds_R: np.ndarray) -> np
     return matched_PR
 
 
-def interpolated_average_precision(true_P: np.ndarray, num_truths: int) -> float:
-    """Area under the precision envelope of ranked predictions (true or false), over recall 0..1.
-
-    The precision at a recall is the best one at that or any higher recall; after interpolated_prec_rec in
-    activitynet/ActivityNet, Evaluation/utils.py.
-    """
-    if len(true_P) == 0:
-        return 0.0
-    num_true_P = np.cumsum(true_P)
-    precision_P = num_true_P / np.arange(1, len(true_P) + 1)
-    envelope_P = np.maximum.accumulate(precision_P[::-1])[::-1]
-    return float(envelope_P[np.asarray(true_P, dtype=bool)].sum() / num_truths)
-
-
-def _label_average_precision(truths_by_video, candidates_by_video, num_truths, thresholds_R, similarities):
-    """AP (R,) of one label. Truths are locked per video, so that videos are matched on their own, then ranked."""
-    scores, matched, ignored = [], [], []
-    for video_id, events in candidates_by_video.items():
-        scores_P = np.array([event.score for _, event in events])
-        ranked = np.argsort(-scores_P, kind="stable")
-        similarity_PG, excuse_P = similarities(
-            truths_by_video.get(video_id, ()), [events[index][1] for index in ranked]
-        )
-        matched_PR = match_free_truths(similarity_PG, thresholds_R)
-        matched.append(matched_PR)
-        ignored.append(~matched_PR & (excuse_P[:, None] >= thresholds_R))
-        positions_P = np.array([position for position, _ in events])
-        scores.append(np.stack([-scores_P[ranked], positions_P[ranked]]))
-    if not scores:
-        return np.zeros(len(thresholds_R))
-    negative_score_P, position_P = np.concatenate(scores, axis=1)
-    ranked = np.lexsort((position_P, negative_score_P))
-    matched_PR, ignored_PR = np.concatenate(matched)[ranked], np.concatenate(ignored)[ranked]
-    return np.array(
-        [
-            interpolated_average_precision(matched_PR[~ignored_PR[:, level], level], num_truths)
-            for level in range(len(thresholds_R))
-        ]
-    )
-
-
-def _by_label_and_video(metric, truth, predictions, video_ids):
-    """Truths and (position in the file, prediction) pairs by label, then by video, and what was left out."""
-    wanted = dict.fromkeys(video_ids)
-    truths = defaultdict(lambda: defaultdict(list))
-    for video_id in wanted:
-        for event in truth.events_of(video_id):
-            truths[event.label][video_id].append(event)
-    candidates = defaultdict(lambda: defaultdict(list))
-    num_elsewhere = 0
-    for position, event in enumerate(predictions):
-        if event.score is None:
-            raise DatasetError(
-                f"predictions[{position}] ({event.label!r} in video {event.video_id!r}): expected a score, got none; "
-                f"{metric} ranks predictions by it"
-            )
-        if event.video_id in wanted:
-            candidates[event.label][event.video_id].append((position, event))
-        else:
-            num_elsewhere += 1
-    notes = [f"{metric}: {num_elsewhere} predictions in other videos are not counted"] if num_elsewhere else []
-    return truths, candidates, notes
-
-
-def _unscored_note(metric, label, truths_by_video, candidates_by_video):
-    num_truths = sum(len(events) for events in truths_by_video.values())
-    num_candidates = sum(len(events) for events in candidates_by_video.values())
-    if not num_truths and not num_candidates:
-        return []
-    what = f"{num_truths} truth events without boxes" if num_truths else "no truth"
+def unscored_notes(key: str, inputs: ScoringInput, what: str = "truth") -> list[str]:
+    """A note for each label that has predictions here but no truth, so that they do not count."""
+    num_truths_L = np.bincount(inputs.truths.label_N, minlength=len(inputs.labels))
+    num_predictions_L = np.bincount(inputs.predictions.label_N, minlength=len(inputs.labels))
     return [
-        f"{metric}: label {label!r} has {what} here and is not scored; {num_candidates} predictions are not counted"
+        f"{key}: label {label!r} has no {what} here and is not scored; {num_predictions} predictions are not counted"
+        for label, num_truths, num_predictions in zip(inputs.labels, num_truths_L, num_predictions_L, strict=True)
+        if num_predictions and not num_truths
     ]
+
+
+def _only_levels(answers: RankedAnswers, levels: np.ndarray) -> RankedAnswers:
+    ignored = None if answers.ignored_PR is None else answers.ignored_PR[:, levels]
+    return RankedAnswers(answers.video_P, answers.true_PR[:, levels], answers.num_truths_V, ignored)
+
+
+def _mean_of_known(values: Sequence[np.ndarray], num_resamples: int) -> np.ndarray:
+    """The mean (W,) over labels of those that are not NaN, NaN where all are."""
+    if not values:
+        return np.full(num_resamples, np.nan)
+    values_LW = np.stack(values)
+    known_LW = ~np.isnan(values_LW)
+    return _ratio(np.where(known_LW, values_LW, 0.0).sum(axis=0), known_LW.sum(axis=0), nothing=np.nan)
+
+
+def _envelope(num_true_WK: np.ndarray, num_all_WK: np.ndarray) -> np.ndarray:
+    # An answer that was not drawn has the precision of the one before it, which the envelope there covers already.
+    precision_WK = _ratio(num_true_WK, num_all_WK)
+    return np.maximum.accumulate(precision_WK[:, ::-1], axis=1)[:, ::-1]
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, nothing: float = 0.0) -> np.ndarray:
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.divide(part, whole, out=np.full(part.shape, nothing), where=whole > 0)

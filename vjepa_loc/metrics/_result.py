@@ -1,28 +1,75 @@
-"""What every metric returns, and the IoU thresholds that its figures are named after."""
+"""What every metric returns, and the thresholds that its figures are named after."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from vjepa_loc.errors import ConfigError
 
 Thresholds = Sequence[float | Sequence[float]]
 """Entries of one figure each: a threshold, or several whose mean is reported."""
 
-GROCERY_VISION_THRESHOLDS: Thresholds = (0.25, 0.5, tuple(round(0.5 + 0.05 * i, 2) for i in range(10)))
-"""The triple of the GroceryVision challenge. Rounded, so that an overlap of exactly 11/20 reaches 0.55."""
+
+def steps(start: float, step: float, end: float) -> tuple[float, ...]:
+    """Thresholds from `start` to `end`, both included. Rounded, so that an overlap of exactly 11/20 reaches 0.55."""
+    return tuple(round(start + step * index, 9) for index in range(round((end - start) / step) + 1))
+
+
+GROCERY_VISION_THRESHOLDS: Thresholds = (0.25, 0.5, steps(0.5, 0.05, 0.95))
+"""The triple of the GroceryVision challenge."""
+
+ALL_THRESHOLDS: Thresholds = (
+    *(0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.9),
+    steps(0.3, 0.1, 0.7),
+    steps(0.5, 0.05, 0.95),
+    steps(0.05, 0.05, 0.45),
+    steps(0.1, 0.1, 0.9),
+)
+"""What the metrics over IoU report when all metrics are asked for: single thresholds, then the means that papers of
+THUMOS, ActivityNet and MultiSports give."""
+
+Resample = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""From weights (W, V) - how often each of V videos is drawn, whole numbers, in each of W resamples - to figures (W,)
+by key: what the metric would give for those videos, each copy a video of its own; NaN where it would be undefined."""
 
 
 @dataclass(frozen=True)
-class MetricResult:
-    """Figures of one metric, each 0..1.
+class ResultTable:
+    """A table of a metric beyond its figures. A cell is text, a number, or None for nothing."""
 
-    `values` by name, such as `tal/map@0.50`; `per_class` by label and then by the same names; `notes` say in words
-    what was left out and how often.
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | None, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class MetricResult:
+    """Figures of one metric under one convention.
+
+    `values` by name, such as `tal/map@0.50`: 0..1, or frames where the name ends in `_frames`; `per_class` by label
+    and then by the same names (some may be missing there). `notes` say in words what was left out and how often.
+    `headline` are the keys that get an interval, and `resample` computes exactly those.
+    `inapplicable`, where set, says why there are no figures.
     """
 
     values: dict[str, float]
-    per_class: dict[str, dict[str, float]]
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    headline: tuple[str, ...] = ()
+    resample: Resample | None = None
+    tables: tuple[ResultTable, ...] = ()
+    inapplicable: str | None = None
+
+
+def not_applicable(reason: str) -> MetricResult:
+    """The result of a metric that has nothing to score here; `reason` says why in words."""
+    return MetricResult({}, inapplicable=reason)
+
+
+def metric_key(metric: str, convention: str) -> str:
+    """The name of a metric under a convention: `tal`, `frame_map[coco]`."""
+    return f"{metric}[{convention}]" if convention else metric
 
 
 def threshold_names(thresholds: Thresholds) -> dict[str, tuple[float, ...]]:
@@ -35,7 +82,7 @@ def threshold_names(thresholds: Thresholds) -> dict[str, tuple[float, ...]]:
         values = tuple(float(value) for value in (entry if isinstance(entry, Sequence) else (entry,)))
         if not values or not all(0 < value <= 1 for value in values):
             raise ConfigError(f"IoU thresholds: expected numbers above 0 and up to 1, got {list(values)}")
-        name = ":".join(_threshold_text(value) for value in dict.fromkeys((values[0], values[-1])))
+        name = ":".join(threshold_text(value) for value in dict.fromkeys((values[0], values[-1])))
         if name in names:
             raise ConfigError(f"IoU thresholds: two entries would both be named {name!r}; leave one out")
         names[name] = values
@@ -44,5 +91,14 @@ def threshold_names(thresholds: Thresholds) -> dict[str, tuple[float, ...]]:
     return names
 
 
-def _threshold_text(value: float) -> str:
+def added_up(values: tuple[float, ...]) -> tuple[float, ...]:
+    """The same evenly spaced thresholds as `start + step * i` gives them, unrounded: how ACT and MultiSports compute
+    theirs. 0.05 + 0.05 * 2 lies above 0.15, so that an overlap of exactly 0.15 is not enough there."""
+    if len(values) < 2:
+        return values
+    step = round(values[1] - values[0], 9)
+    return tuple(values[0] + step * index for index in range(len(values)))
+
+
+def threshold_text(value: float) -> str:
     return f"{value:.2f}" if round(value, 2) == value else repr(value)

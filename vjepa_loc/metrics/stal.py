@@ -9,40 +9,49 @@ absorbs any number. A prediction without boxes is false wherever it lies. A clas
 boxes in the evaluated videos.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
 import numpy as np
 
-from vjepa_loc.dataset import Dataset
-from vjepa_loc.events import Event
-from vjepa_loc.metrics._average_precision import mean_average_precision
-from vjepa_loc.metrics._result import GROCERY_VISION_THRESHOLDS, MetricResult, Thresholds
-from vjepa_loc.overlap import event_spans, span_iou, tube_ious
+from vjepa_loc.metrics._average_precision import levels_of, mean_average_precision
+from vjepa_loc.metrics._event_matching import rank_and_match
+from vjepa_loc.scoring_input import ScoringInput
+from vjepa_loc.metrics._result import GROCERY_VISION_THRESHOLDS, MetricResult, Thresholds, not_applicable, threshold_names
+from vjepa_loc.overlap import span_iou, tube_ious
 
+CONVENTIONS = {"": "tube IoU = sum of box IoU on common frames / union of frames; matched as tal"}
 DEFAULT_THRESHOLDS = GROCERY_VISION_THRESHOLDS
 
 
 def compute(
-    truth: Dataset, predictions: Sequence[Event], video_ids: Sequence[str], thresholds: Thresholds = DEFAULT_THRESHOLDS
+    inputs: ScoringInput, convention: str = "", thresholds: Thresholds = DEFAULT_THRESHOLDS, key: str = "stal"
 ) -> MetricResult:
-    """`stal/map@...` of scored events against the truth of the given videos.
+    """`stal/map@...` of the scored events. Does not apply where no truth has a box. Raises ConfigError for wrong thresholds."""
+    entries = threshold_names(thresholds)
+    levels_R = levels_of(entries)
+    truths, predictions = inputs.truths, inputs.predictions
+    boxed_N = truths.num_boxes_N > 0
+    if len(truths) and not boxed_N.any():
+        return not_applicable(f"none of the {len(truths)} truth events has a box")
+    truth_spans, spans, has_boxes_N = truths.spans_N2, predictions.spans_N2, predictions.num_boxes_N > 0
 
-    Predictions in other videos are left out and counted in the notes. Raises DatasetError for a prediction without
-    a score, ConfigError for wrong thresholds, UnknownNameError for a video that is not in the dataset.
-    """
-    return mean_average_precision("stal", truth, predictions, video_ids, thresholds, _spatial, _has_boxes)
+    def similarities(rows: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        boxed, boxless = own[boxed_N[own]], own[~boxed_N[own]]
+        iou_GP = tube_ious([truths.events[at] for at in boxed], [predictions.events[at] for at in rows])
+        if not len(boxless):
+            return iou_GP.T, None
+        excuse_P = span_iou(spans[rows], truth_spans[boxless]).max(axis=1)
+        return iou_GP.T, np.where(has_boxes_N[rows], excuse_P, -np.inf)
 
-
-def _has_boxes(event: Event) -> bool:
-    return event.num_boxes > 0
-
-
-def _spatial(truths: Sequence[Event], predictions: Sequence[Event]) -> tuple[np.ndarray, np.ndarray]:
-    """Tube IoU (P, G) with the truths that have boxes, and the best temporal IoU (P,) with those that have none."""
-    iou_PG = tube_ious([event for event in truths if _has_boxes(event)], predictions).T
-    excuse_P = np.full(len(predictions), -np.inf)
-    boxless = [event for event in truths if not _has_boxes(event)]
-    if boxless:
-        excuse_P = span_iou(event_spans(predictions), event_spans(boxless)).max(axis=1)
-        excuse_P[[not _has_boxes(event) for event in predictions]] = -np.inf
-    return iou_PG, excuse_P
+    answers, notes = {}, []
+    for label, name in enumerate(inputs.labels):
+        own = truths.label_N == label
+        if (own & boxed_N).any():
+            answers[name] = rank_and_match(inputs, label, boxed_N, levels_R, similarities)
+        elif own.any() or (predictions.label_N == label).any():
+            what = f"{int(own.sum())} truth events without boxes" if own.any() else "no truth"
+            num_predictions = int((predictions.label_N == label).sum())
+            notes.append(
+                f"{key}: label {name!r} has {what} here and is not scored; {num_predictions} predictions are not counted"
+            )
+    return mean_average_precision(key, inputs, answers, entries, levels_R, notes=notes)

@@ -11,30 +11,34 @@ truth; here the latter are left out and counted in the notes. Among equal scores
 unstable sort, reversed; here it is the file's.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
 import numpy as np
 
-from vjepa_loc.dataset import Dataset
-from vjepa_loc.events import Event
-from vjepa_loc.metrics._average_precision import mean_average_precision
-from vjepa_loc.metrics._result import GROCERY_VISION_THRESHOLDS, MetricResult, Thresholds
-from vjepa_loc.overlap import event_spans, span_iou
+from vjepa_loc.metrics._average_precision import levels_of, mean_average_precision, unscored_notes
+from vjepa_loc.metrics._event_matching import rank_and_match
+from vjepa_loc.scoring_input import ScoringInput
+from vjepa_loc.metrics._result import GROCERY_VISION_THRESHOLDS, MetricResult, Thresholds, metric_key, threshold_names
+from vjepa_loc.overlap import span_iou
 
+CONVENTIONS = {"": "temporal IoU of half-open intervals; each prediction takes the best free truth; as ActivityNet"}
 DEFAULT_THRESHOLDS = GROCERY_VISION_THRESHOLDS
 
 
 def compute(
-    truth: Dataset, predictions: Sequence[Event], video_ids: Sequence[str], thresholds: Thresholds = DEFAULT_THRESHOLDS
+    inputs: ScoringInput, convention: str = "", thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> MetricResult:
-    """`tal/map@...` of scored events against the truth of the given videos.
-
-    Predictions in other videos are left out and counted in the notes. Raises DatasetError for a prediction without
-    a score, ConfigError for wrong thresholds, UnknownNameError for a video that is not in the dataset.
-    """
-    return mean_average_precision("tal", truth, predictions, video_ids, thresholds, _temporal, lambda event: True)
-
-
-def _temporal(truths: Sequence[Event], predictions: Sequence[Event]) -> tuple[np.ndarray, np.ndarray]:
-    """Temporal IoU (P, G); nothing excuses a false prediction."""
-    return span_iou(event_spans(predictions), event_spans(truths)), np.full(len(predictions), -np.inf)
+    """`tal/map@...` of the scored events. Raises ConfigError for wrong thresholds."""
+    key = metric_key("tal", convention)
+    entries = threshold_names(thresholds)
+    levels_R = levels_of(entries)
+    truth_spans, spans = inputs.truths.spans_N2, inputs.predictions.spans_N2
+    everything = np.ones(len(inputs.truths), dtype=bool)
+    answers = {
+        name: rank_and_match(
+            inputs, label, everything, levels_R, lambda rows, own: (span_iou(spans[rows], truth_spans[own]), None)
+        )
+        for label, name in enumerate(inputs.labels)
+        if (inputs.truths.label_N == label).any()
+    }
+    return mean_average_precision(key, inputs, answers, entries, levels_R, notes=unscored_notes(key, inputs))

@@ -10,6 +10,7 @@ from heads.training.joining import JoinConfig
 from heads.training.windows import steps_in_window
 from tests.token_stores import LABELS, make_split
 from vjepa_loc.metrics import stal, tal
+from vjepa_loc.scoring_input import ScoringInput
 
 
 def perfect_answers(targets):
@@ -39,8 +40,8 @@ def test_a_perfect_head_scores_perfectly(frame_step, window_frames, hop):
     events, video_ids = collector.finish(), list(dataset.videos)
     assert collector.finish() == []
     # Boxes that stand still hide where a tube ends: the tube's score is that of its time.
-    assert tal.compute(dataset, events, video_ids, (0.5, 0.9)).values == {"tal/map@0.50": 1.0, "tal/map@0.90": 1.0}
-    assert stal.compute(dataset, events, video_ids, (0.5, 0.8)).values == {"stal/map@0.50": 1.0, "stal/map@0.80": 1.0}
+    assert tal.compute(ScoringInput.of(dataset, events, video_ids), thresholds=(0.5, 0.9)).values == {"tal/map@0.50": 1.0, "tal/map@0.90": 1.0}
+    assert stal.compute(ScoringInput.of(dataset, events, video_ids), thresholds=(0.5, 0.8)).values == {"stal/map@0.50": 1.0, "stal/map@0.80": 1.0}
 
 
 def test_videos_are_kept_apart():

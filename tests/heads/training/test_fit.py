@@ -14,6 +14,7 @@ from tests.token_stores import LABELS, MemoryStore, make_encoding, make_split, m
 from vjepa_loc.dataset import Dataset
 from vjepa_loc.errors import ConfigError, DatasetError, RunError, StoreError, StoreMismatchError, UnknownNameError
 from vjepa_loc.metrics import tal
+from vjepa_loc.scoring_input import ScoringInput
 
 QUICK = {"epochs": 6, "lr": 0.05, "batch_size": 2, "warmup_epochs": 1, "val_every": 2}
 
@@ -38,7 +39,7 @@ def test_a_head_is_trained_and_finds_events(toy_head, small, tmp_path):
     run = heads.load_run(run_path)
     video_ids = [video.id for video in dataset.videos_of_split("test")]
     events = run.predict(dataset, [store], video_ids)
-    assert tal.compute(dataset, events, video_ids, (0.25,)).values["tal/map@0.25"] > 0.3
+    assert tal.compute(ScoringInput.of(dataset, events, video_ids), thresholds=(0.25,)).values["tal/map@0.25"] > 0.3
     assert all(event.score is not None and event.num_boxes for event in events)
     alone = run.predict_video(store.video(video_ids[1]))
     assert [(e.label, e.start_frame, e.score) for e in alone] == [

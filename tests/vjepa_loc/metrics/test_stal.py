@@ -6,6 +6,7 @@ import pytest
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.events import Event
 from vjepa_loc.metrics import stal
+from vjepa_loc.scoring_input import ScoringInput
 
 SQUARE = (0.0, 0.0, 10.0, 10.0)
 HALF = (0.0, 0.0, 10.0, 5.0)  # IoU 0.5 with SQUARE
@@ -26,7 +27,7 @@ def bare(start, end, score=None):
 
 def compute(truths, predictions, thresholds=(0.5,)):
     videos = {video: Video(video, num_frames=100_000) for video in ("v", "w")}
-    return stal.compute(Dataset(("take", "return"), videos, truths), predictions, ["v", "w"], thresholds)
+    return stal.compute(ScoringInput.of(Dataset(("take", "return"), videos, truths), predictions, ["v", "w"]), thresholds=thresholds)
 
 
 def average_precision(truths, predictions, threshold=0.5):

@@ -7,6 +7,7 @@ from vjepa_loc.dataset import Dataset, Video, read_dataset, read_predictions
 from vjepa_loc.errors import DatasetError, UnknownNameError
 from vjepa_loc.events import Event
 from vjepa_loc.metrics import tal
+from vjepa_loc.scoring_input import ScoringInput
 
 REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "data" / "reference_scores" / "jhmdb_mix_a"
 
@@ -20,7 +21,7 @@ def event(start, end, score=None, label="take", video="v"):
 
 
 def average_precision(truth, predictions, threshold=0.5):
-    return tal.compute(truth, predictions, ["v", "w"], [threshold]).values[f"tal/map@{threshold:.2f}"]
+    return tal.compute(ScoringInput.of(truth, predictions, ["v", "w"]), thresholds=[threshold]).values[f"tal/map@{threshold:.2f}"]
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the official evaluators' figures in {REFERENCE}")
@@ -30,7 +31,7 @@ def test_against_the_figures_of_the_official_evaluator():
     official = json.loads((REFERENCE / "tal.json").read_text())
     thresholds = [float(name.removeprefix("mAP@")) for name in official["activitynet"]]
     video_ids = [video.id for video in truth.videos_of_split("all")]
-    result = tal.compute(truth, predictions, video_ids, [*thresholds, thresholds])
+    result = tal.compute(ScoringInput.of(truth, predictions, video_ids), thresholds=[*thresholds, thresholds])
     for name, value in official["activitynet"].items():
         assert result.values[f"tal/map@{float(name.removeprefix('mAP@')):.2f}"] == pytest.approx(value, abs=1e-6)
     assert result.values["tal/map@0.30:0.90"] == pytest.approx(official["activitynet_mean"], abs=1e-6)
@@ -71,7 +72,7 @@ def test_a_video_is_no_other_video_and_a_label_no_other_label():
 
 def test_the_mean_is_over_the_labels_that_have_truth():
     truth = dataset(event(0, 10), event(0, 10, label="return"))
-    result = tal.compute(truth, [event(0, 10, 0.9), event(5, 9, 0.9, label="rummage")], ["v", "w"])
+    result = tal.compute(ScoringInput.of(truth, [event(0, 10, 0.9), event(5, 9, 0.9, label="rummage")], ["v", "w"]))
     assert result.values == {"tal/map@0.25": 0.5, "tal/map@0.50": 0.5, "tal/map@0.50:0.95": 0.5}
     assert result.per_class["take"]["tal/map@0.50"] == 1 and result.per_class["return"]["tal/map@0.50"] == 0
     assert set(result.per_class) == {"take", "return"}
@@ -80,22 +81,22 @@ def test_the_mean_is_over_the_labels_that_have_truth():
 
 def test_the_range_is_the_mean_over_its_thresholds():
     # IoU 0.75 passes six of the ten thresholds.
-    result = tal.compute(dataset(event(0, 20)), [event(0, 15, 0.9)], ["v"])
+    result = tal.compute(ScoringInput.of(dataset(event(0, 20)), [event(0, 15, 0.9)], ["v"]))
     assert result.values["tal/map@0.50:0.95"] == pytest.approx(0.6)
 
 
 def test_only_the_given_videos_count():
     truth = dataset(event(0, 10), event(0, 10, video="w"))
-    result = tal.compute(truth, [event(0, 10, 0.9), event(0, 10, 0.95, video="w")], ["v"], [0.5])
+    result = tal.compute(ScoringInput.of(truth, [event(0, 10, 0.9), event(0, 10, 0.95, video="w")], ["v"]), thresholds=[0.5])
     assert result.values == {"tal/map@0.50": 1}
-    assert result.notes == ["tal: 1 predictions in other videos are not counted"]
+    assert ScoringInput.of(truth, [event(0, 10, 0.95, video="w")], ["v"]).num_elsewhere == 1
     # A video without predictions keeps its truth as missed.
-    assert tal.compute(truth, [event(0, 10, 0.9)], ["v", "w"], [0.5]).values == {"tal/map@0.50": 0.5}
+    assert tal.compute(ScoringInput.of(truth, [event(0, 10, 0.9)], ["v", "w"]), thresholds=[0.5]).values == {"tal/map@0.50": 0.5}
 
 
 def test_no_predictions_and_no_truth():
     assert average_precision(dataset(event(0, 10)), []) == 0
-    result = tal.compute(dataset(), [event(0, 10, 0.9)], ["v", "w"], [0.5])
+    result = tal.compute(ScoringInput.of(dataset(), [event(0, 10, 0.9)], ["v", "w"]), thresholds=[0.5])
     assert result.values == {"tal/map@0.50": 0} and result.per_class == {}
     assert result.notes[-1] == "tal: no truth to score against in 2 videos, every figure is 0"
 
@@ -104,7 +105,7 @@ def test_a_prediction_without_a_score_and_an_unknown_video_are_refused():
     with pytest.raises(DatasetError, match=r"predictions\[0\] \('take' in video 'v'\): expected a score, got none"):
         average_precision(dataset(event(0, 10)), [event(0, 10)])
     with pytest.raises(UnknownNameError, match="'u' is not in the dataset"):
-        tal.compute(dataset(), [], ["u"])
+        tal.compute(ScoringInput.of(dataset(), [], ["u"]))
 
 
 def test_a_score_that_is_not_a_number_never_becomes_a_prediction():
