@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vjepa_loc.overlap import event_spans, span_iou
+from vjepa_loc.picture import COLOURS
 from vjepa_loc.timegrid import nominal_frames_to_seconds
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ ROW, BAR, LANE_GAP, AXIS = 13, 10, 9, 22
 MAX_PREDICTION_ROWS = 3
 MAX_DRAWN_PREDICTIONS = 300
 FOUND_IOU = 0.5
-
-# Told apart by people with the common colour deficiencies; red is kept for what was missed.
-COLOURS = ("#2f6fb5", "#e08a1e", "#2a9d76", "#a05fb0", "#4fb0d8", "#8c6d31", "#6b7785", "#c4a000")
 
 
 @dataclass(frozen=True)

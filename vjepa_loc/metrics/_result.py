@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vjepa_loc.errors import ConfigError
+from vjepa_loc.picture import Picture
 
 Thresholds = Sequence[float | Sequence[float]]
 """Entries of one figure each: a threshold, or several whose mean is reported."""
@@ -59,6 +60,7 @@ class MetricResult:
     headline: tuple[str, ...] = ()
     resample: Resample | None = None
     tables: tuple[ResultTable, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     inapplicable: str | None = None
 
 
