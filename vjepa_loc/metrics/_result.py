@@ -7,6 +7,7 @@ import numpy as np
 
 from vjepa_loc.errors import ConfigError
 from vjepa_loc.picture import Picture
+from vjepa_loc.tables import ResultTable
 
 Thresholds = Sequence[float | Sequence[float]]
 """Entries of one figure each: a threshold, or several whose mean is reported."""
@@ -33,15 +34,6 @@ THUMOS, ActivityNet and MultiSports give."""
 Resample = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """From weights (W, V) - how often each of V videos is drawn, whole numbers, in each of W resamples - to figures (W,)
 by key: what the metric would give for those videos, each copy a video of its own; NaN where it would be undefined."""
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """A table of a metric beyond its figures. A cell is text, a number, or None for nothing."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | float | int | None, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
