@@ -13,10 +13,12 @@ from vjepa_loc.events import Event
 
 def span_iou(a_N2: np.ndarray, b_M2: np.ndarray) -> np.ndarray:
     """Temporal IoU (N, M) of half-open intervals [start, end), in any common unit."""
-    a_N2, b_M2 = _rows(a_N2, 2), _rows(b_M2, 2)
-    overlap = np.minimum(a_N2[:, None, 1], b_M2[None, :, 1]) - np.maximum(a_N2[:, None, 0], b_M2[None, :, 0])
-    lengths = np.maximum(a_N2[:, 1] - a_N2[:, 0], 0)[:, None] + np.maximum(b_M2[:, 1] - b_M2[:, 0], 0)[None, :]
-    return _ratio(np.maximum(overlap, 0), lengths)
+    return _span_iou(_rows(a_N2, 2)[:, None], _rows(b_M2, 2)[None, :])
+
+
+def paired_span_iou(a_N2: np.ndarray, b_N2: np.ndarray) -> np.ndarray:
+    """Temporal IoU (N,) of each half-open interval with the one in the same row of the other set."""
+    return _span_iou(_rows(a_N2, 2), _rows(b_N2, 2))
 
 
 def event_spans(events: Sequence[Event]) -> np.ndarray:
@@ -71,6 +73,12 @@ def tube_ious(truths: Sequence[Event], predictions: Sequence[Event]) -> np.ndarr
         outside_M = num_boxes_M - np.bincount(owner, minlength=len(predictions))
         iou_NM[row] = summed_M / (truth.num_boxes + outside_M)
     return iou_NM
+
+
+def _span_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    overlap = np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0])
+    lengths = np.maximum(a[..., 1] - a[..., 0], 0) + np.maximum(b[..., 1] - b[..., 0], 0)
+    return _ratio(np.maximum(overlap, 0), lengths)
 
 
 def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

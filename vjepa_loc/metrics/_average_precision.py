@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vjepa_loc.scoring_input import ScoringInput
+from vjepa_loc.metrics._pair_matching import match_pairs
 from vjepa_loc.metrics._result import MetricResult
 
 # Elements of the largest temporary array, so that memory stays small however many answers and resamples there are.
@@ -176,20 +177,12 @@ def match_free_truths(similarity_PG: np.ndarray, thresholds_R: np.ndarray) -> np
     In the order of the rows, a prediction takes the most similar truth that is still free and reaches the threshold
     (ties: the first column); the truth is then taken.
     """
-    num_predictions, num_truths = similarity_PG.shape
-    matched_PR = np.zeros((num_predictions, len(thresholds_R)), dtype=bool)
-    if num_truths == 0 or num_predictions == 0:
-        return matched_PR
-    free_GR = np.ones((num_truths, len(thresholds_R)), dtype=bool)
-    order_PG = np.argsort(-similarity_PG, axis=1, kind="stable")
-    # Most predictions reach no truth at any threshold: only the others need the loop.
-    for row in np.flatnonzero(similarity_PG.max(axis=1) >= thresholds_R.min()):
-        for column in order_PG[row]:
-            takes_R = (similarity_PG[row, column] >= thresholds_R) & free_GR[column] & ~matched_PR[row]
-            matched_PR[row] |= takes_R
-            free_GR[column] &= ~takes_R
-            if similarity_PG[row, column] < thresholds_R.min() or matched_PR[row].all():
-                break
+    thresholds_R = np.asarray(thresholds_R, dtype=np.float64)
+    matched_PR = np.zeros((len(similarity_PG), len(thresholds_R)), dtype=bool)
+    # Most predictions reach no truth at any threshold.
+    row_K, column_K = np.nonzero(similarity_PG >= thresholds_R.min(initial=np.inf))
+    at, level = np.nonzero(match_pairs(row_K, column_K, similarity_PG[row_K, column_K], thresholds_R))
+    matched_PR[row_K[at], level] = True
     return matched_PR
 
 
