@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vjepa_loc.scoring_input import ScoringInput
-from vjepa_loc.metrics._pair_matching import match_pairs
+from vjepa_loc.metrics._free_truths import match_pairs
 from vjepa_loc.metrics._result import MetricResult
 
 # Elements of the largest temporary array, so that memory stays small however many answers and resamples there are.

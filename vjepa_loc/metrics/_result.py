@@ -61,6 +61,27 @@ def not_applicable(reason: str) -> MetricResult:
     return MetricResult({}, inapplicable=reason)
 
 
+def together(*results: MetricResult, notes: Sequence[str] = ()) -> MetricResult:
+    """One result of several that have different figures, with `notes` before theirs. Each has a `resample`."""
+    per_class: dict[str, dict[str, float]] = {}
+    for result in results:
+        for label, figures in result.per_class.items():
+            per_class[label] = per_class.get(label, {}) | figures
+
+    def resample(weights_WV: np.ndarray) -> dict[str, np.ndarray]:
+        return {key: figure_W for result in results for key, figure_W in result.resample(weights_WV).items()}
+
+    return MetricResult(
+        {key: value for result in results for key, value in result.values.items()},
+        per_class,
+        [*notes, *(note for result in results for note in result.notes)],
+        tuple(key for result in results for key in result.headline),
+        resample,
+        tuple(table for result in results for table in result.tables),
+        tuple(picture for result in results for picture in result.pictures),
+    )
+
+
 def metric_key(metric: str, convention: str) -> str:
     """The name of a metric under a convention: `tal`, `frame_map[coco]`."""
     return f"{metric}[{convention}]" if convention else metric

@@ -6,39 +6,97 @@ Intervals are half-open, in frames. AP is the area under the interpolated precis
 over classes, then over thresholds. Source: activitynet/ActivityNet, Evaluation/eval_detection.py.
 
 The classes are, as there, those of the dataset that have truth in the evaluated videos; one without predictions
-counts 0. The official script stops with an error at a class without predictions and at a predicted label without
-truth; here the latter are left out and counted in the notes. Among equal scores the official order is that of an
-unstable sort, reversed; here it is the file's.
+counts 0. The official script stops with an error at a predicted label without truth; here, as in OpenTAD, such
+predictions are left out, and the notes count them. Both tools sort with an unstable sort and reverse it: among equal
+scores the order here is the file's, and of truths that a prediction overlaps equally the last in the file is tried
+first, as there where they are few. The range 0.50:0.95 has the floats of the official default,
+numpy.linspace(0.5, 0.95, 10).
+
+`tal[drop]` is sming256/OpenTAD, opentad/evaluations/mAP.py (after ActionFormer): a truth is dropped when an earlier
+one of its video and label, itself not dropped, starts and ends within a millisecond of it (within 1/1000 frame in a
+video without fps). Thresholds are as written, as in its configurations. Its recall@k is, per class, the share of truths
+that any of the first k * n predictions by score reaches with IoU >= threshold, n being the truths of that class in
+that video; one prediction may find several truths. The figure is the mean over the classes.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 
-from vjepa_loc.metrics._average_precision import levels_of, mean_average_precision, unscored_notes
-from vjepa_loc.metrics._event_matching import rank_and_match
+from vjepa_loc.metrics._average_precision import levels_of
+from vjepa_loc.metrics._event_matching import ranked
+from vjepa_loc.metrics._recall import recall_of_first
+from vjepa_loc.metrics._result import (
+    GROCERY_VISION_THRESHOLDS,
+    MetricResult,
+    Thresholds,
+    metric_key,
+    steps,
+    threshold_names,
+    together,
+)
+from vjepa_loc.metrics._span_pairs import best_of_first, span_pairs, span_precision
 from vjepa_loc.scoring_input import ScoringInput
-from vjepa_loc.metrics._result import GROCERY_VISION_THRESHOLDS, MetricResult, Thresholds, metric_key, threshold_names
-from vjepa_loc.overlap import span_iou
+from vjepa_loc.timegrid import nominal_frames_to_seconds
 
-CONVENTIONS = {"": "temporal IoU of half-open intervals; each prediction takes the best free truth; as ActivityNet"}
+CONVENTIONS = {
+    "": "temporal IoU of half-open intervals; each prediction takes the best free truth; as ActivityNet",
+    "drop": "as tal, repeated truths dropped first, with recall of the first k times as many predictions; as OpenTAD",
+}
 DEFAULT_THRESHOLDS = GROCERY_VISION_THRESHOLDS
+
+RECALL_MULTIPLES = (1, 5)
+
+# In seconds, or in frames of a video without fps.
+_SAME = 1e-3
 
 
 def compute(
     inputs: ScoringInput, convention: str = "", thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> MetricResult:
-    """`tal/map@...` of the scored events. Raises ConfigError for wrong thresholds."""
+    """`tal/map@...` of the scored events, with `tal[drop]/recall@...@k` beside it. Raises ConfigError for wrong thresholds."""
     key = metric_key("tal", convention)
     entries = threshold_names(thresholds)
-    levels_R = levels_of(entries)
-    truth_spans, spans = inputs.truths.spans_N2, inputs.predictions.spans_N2
-    everything = np.ones(len(inputs.truths), dtype=bool)
-    answers = {
-        name: rank_and_match(
-            inputs, label, everything, levels_R, lambda rows, own: (span_iou(spans[rows], truth_spans[own]), None)
+    if convention != "drop":
+        official = {steps(0.5, 0.05, 0.95): tuple(np.linspace(0.5, 0.95, 10).tolist())}
+        entries = {name: official.get(values, values) for name, values in entries.items()}
+        return span_precision(key, inputs, entries, span_pairs(inputs, levels_of(entries)[0]))
+    kept_N = first_of_repeated(inputs)
+    num_dropped = int((~kept_N).sum())
+    notes = [f"{key}: {num_dropped} of {len(kept_N)} truth events repeat another one and are dropped"] if num_dropped else []
+    inputs = inputs.with_truths(inputs.truths.where(kept_N))
+    pairs = span_pairs(inputs, levels_of(entries)[0])
+    precision = span_precision(key, inputs, entries, pairs)
+    best_MF = best_of_first(inputs, pairs, ranked(inputs.predictions.score_N), RECALL_MULTIPLES)
+    names = {(entry, k): f"{key}/recall@{entry}@{k}" for entry in entries for k in RECALL_MULTIPLES}
+    single = "0.50" if "0.50" in entries else next(iter(entries))
+    headline = [names[single, k] for k in RECALL_MULTIPLES]
+    recall = recall_of_first(
+        inputs, names, entries, best_MF, RECALL_MULTIPLES, over_labels=True, strict=False, headline=headline
+    )
+    return together(precision, recall, notes=notes)
+
+
+def first_of_repeated(inputs: ScoringInput) -> np.ndarray:
+    """Which truths, (N,), are not a repetition of an earlier one that is kept."""
+    truths = inputs.truths
+    videos = [inputs.dataset.videos[video_id] for video_id in inputs.video_ids]
+    # Kept intervals by cells twice as wide as the tolerance: whatever is the same lies in the same cell or next to it.
+    kept_in_cell: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
+    kept_N = np.ones(len(truths), dtype=bool)
+    for index, (video, label) in enumerate(zip(truths.video_N.tolist(), truths.label_N.tolist(), strict=True)):
+        fps = videos[video].fps
+        span = (truths.start_N[index], truths.end_N[index])
+        start, end = span if fps is None else nominal_frames_to_seconds(span, fps).tolist()
+        cell = int(start // (2 * _SAME)), int(end // (2 * _SAME))
+        kept_N[index] = not any(
+            abs(start - other_start) <= _SAME and abs(end - other_end) <= _SAME
+            for step in (-1, 0, 1)
+            for side in (-1, 0, 1)
+            for other_start, other_end in kept_in_cell.get((video, label, cell[0] + step, cell[1] + side), ())
         )
-        for label, name in enumerate(inputs.labels)
-        if (inputs.truths.label_N == label).any()
-    }
-    return mean_average_precision(key, inputs, answers, entries, levels_R, notes=unscored_notes(key, inputs))
+        if kept_N[index]:
+            kept_in_cell[video, label, *cell].append((start, end))
+    return kept_N
