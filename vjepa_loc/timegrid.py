@@ -17,6 +17,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+_LAST_DIGITS = 4
+
 
 @dataclass(frozen=True, eq=False)
 class TimeGrid:
@@ -116,8 +118,14 @@ def nominal_frames_to_seconds(frames: ArrayLike, fps: float) -> np.ndarray:
 
 
 def nominal_seconds_to_frames(seconds: ArrayLike, fps: float) -> np.ndarray:
-    """Inverse of `nominal_frames_to_seconds`."""
-    return np.asarray(seconds, dtype=np.float64) * _positive_rate(fps)
+    """Inverse of `nominal_frames_to_seconds`.
+
+    What misses a whole frame by no more than the last digits of a float is that frame: 0.28 s at 25 fps is frame 7, not
+    7.000000000000001. Frames written as seconds and read again are thereby the same.
+    """
+    frames = np.asarray(seconds, dtype=np.float64) * _positive_rate(fps)
+    whole = np.round(frames)
+    return np.where(np.abs(frames - whole) <= _LAST_DIGITS * np.spacing(np.abs(whole)), whole, frames)
 
 
 def _edge_times(frame_time_s: ArrayLike, fps: float) -> tuple[np.ndarray, float]:

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vjepa_loc.timegrid import (
     TimeGrid,
@@ -128,3 +130,22 @@ def test_a_rate_must_be_positive(fps):
 def test_times_must_not_go_backwards():
     with pytest.raises(ValueError, match="non-decreasing"):
         frames_to_seconds([1], [0, 0.1, 0.05], 25)
+
+
+RATES = st.sampled_from([10, 23.976, 24000 / 1001, 25, 29.97, 30000 / 1001, 50, 59.94, 7.3])
+
+
+@given(st.floats(0, 1e6, allow_subnormal=False), RATES)
+def test_frames_that_were_seconds_come_back_exactly(second, fps):
+    frames = nominal_seconds_to_frames(second, fps)
+    assert nominal_seconds_to_frames(nominal_frames_to_seconds(frames, fps), fps) == frames
+
+
+@given(st.integers(0, 10_000_000), RATES)
+def test_whole_frames_come_back_exactly(frame, fps):
+    assert nominal_seconds_to_frames(nominal_frames_to_seconds(frame, fps), fps) == frame
+
+
+def test_only_the_last_digits_are_cleaned():
+    assert 0.28 * 25 != 7 and nominal_seconds_to_frames(0.28, 25) == 7
+    assert nominal_seconds_to_frames(7.00000001 / 25, 25) > 7
