@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vjepa_loc.atomic import write_text
 from vjepa_loc.errors import DatasetError, MissingFileError
+
+_DEEPEST = 100
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @contextlib.contextmanager
@@ -26,6 +30,14 @@ def load_object(path: Path, missing_message: str) -> dict:
     Raises `MissingFileError` with `missing_message` where there is no file, and `DatasetError` for what is not JSON,
     not an object, or has one key twice in an object (of which the json module would silently keep the last).
     """
+    document = load_document(path, missing_message)
+    if not isinstance(document, dict):
+        raise DatasetError(f"{path}: expected a JSON object, got {kind_of(document)}")
+    return document
+
+
+def load_document(path: Path, missing_message: str):
+    """As `load_object`, for any JSON value."""
     if not path.exists():
         raise MissingFileError(missing_message)
     repeated: list[tuple[dict, str]] = []
@@ -39,13 +51,16 @@ def load_object(path: Path, missing_message: str) -> dict:
 
     try:
         # A byte-order mark, as some editors write it, is not part of the text.
-        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=build)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        document = json.loads(text, object_pairs_hook=build)
+        if _ESCAPED_SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()
+    # Also half of a surrogate pair, which no file could hold, and numbers of thousands of digits.
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: expected a JSON file, cannot read it as one: {error}") from None
     except OSError as error:
         raise DatasetError(f"{path}: expected a readable JSON file: {error.strerror}") from None
-    if not isinstance(document, dict):
-        raise DatasetError(f"{path}: expected a JSON object, got {kind_of(document)}")
+    _check_depth(document, path)
     if repeated:
         holder, key = repeated[0]
         raise DatasetError(f"{path}: {_place_of(holder, document) or 'top level'}: the key {key!r} stands twice")
@@ -95,6 +110,21 @@ def kind_of(value) -> str:
     """What JSON calls the type of `value`."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _check_depth(document, path: Path) -> None:
+    """Refuse nesting that later steps, which call themselves per level, could not walk."""
+    level = [document] if isinstance(document, (dict, list)) else []
+    for _ in range(_DEEPEST):
+        if not level:
+            return
+        level = [
+            child
+            for value in level
+            for child in (value.values() if type(value) is dict else value)
+            if type(child) is dict or type(child) is list
+        ]
+    raise DatasetError(f"{path}: expected at most {_DEEPEST} levels of lists and objects inside each other, got more")
 
 
 def _place_of(wanted: dict, value, place: str = "") -> str | None:
