@@ -1,51 +1,48 @@
-"""Matching ranked answers to truths from a sparse list of similar pairs, at every threshold on its own.
+"""Ranked answers of each label, from which predictions found a truth; and finding by the best truth only.
 
-Shapes: K pairs, N answers, G truths, R threshold levels.
+Shapes: K pairs, N predictions, G truths, R thresholds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from vjepa_loc.metrics._average_precision import RankedAnswers
 from vjepa_loc.scoring_input import ScoringInput
 
-
-def match_best_free(
-    answer_K: np.ndarray, truth_K: np.ndarray, similarity_K: np.ndarray, order_N: np.ndarray, levels_R: np.ndarray
-) -> np.ndarray:
-    """Which answers find a truth, (N, R).
-
-    In the order of `order_N` an answer takes the most similar truth that is still free and reaches the level (ties:
-    the first truth). Pairs that are missing reach no level.
-    """
-    found_NR = np.zeros((len(order_N), len(levels_R)), dtype=bool)
-    place_K = _places(order_N)[answer_K]
-    # An answer's truths stand one after the other, the most similar first, and answers in their order.
-    wish = np.lexsort((truth_K, -similarity_K, place_K))
-    place_K, truth_K, similarity_K = place_K[wish], truth_K[wish], similarity_K[wish]
-    for level, threshold in enumerate(levels_R):
-        reached = similarity_K >= threshold
-        found_NR[order_N[_served(place_K[reached], truth_K[reached])], level] = True
-    return found_NR
-
+Match = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""`match_pairs`, or another rule from ranks of predictions (K,), truths (K,), similarities (K,) and thresholds (R,) to
+which pairs are matches (K, R)."""
 
 def match_best_only(
-    answer_K: np.ndarray, truth_K: np.ndarray, similarity_K: np.ndarray, order_N: np.ndarray, levels_R: np.ndarray
+    prediction_K: np.ndarray, truth_K: np.ndarray, similarity_K: np.ndarray, thresholds_R: np.ndarray
 ) -> np.ndarray:
-    """Which answers find a truth, (N, R): only an answer's most similar truth (ties: the first) counts, and only for
-    the first answer in the order of `order_N` that reaches the level there."""
-    found_NR = np.zeros((len(order_N), len(levels_R)), dtype=bool)
-    place_K = _places(order_N)[answer_K]
-    wish = np.lexsort((truth_K, -similarity_K, place_K))
-    place_P, first = np.unique(place_K[wish], return_index=True)
-    truth_P, similarity_P = truth_K[wish][first], similarity_K[wish][first]
-    for level, threshold in enumerate(levels_R):
-        reached = np.flatnonzero(similarity_P >= threshold)
-        _, first = np.unique(truth_P[reached], return_index=True)
-        found_NR[order_N[place_P[reached[first]]], level] = True
+    """Which pairs are matches, (K, R): as `match_pairs`, but a prediction looks at its most similar truth alone (ties:
+    the first), and where another one has found that truth, it finds none."""
+    matched_KR = np.zeros((len(prediction_K), len(thresholds_R)), dtype=bool)
+    order_K = np.lexsort((truth_K, -similarity_K, prediction_K))
+    best_P = order_K[np.unique(prediction_K[order_K], return_index=True)[1]]
+    for level, threshold in enumerate(thresholds_R):
+        reached = best_P[similarity_K[best_P] >= threshold]
+        matched_KR[reached[np.unique(truth_K[reached], return_index=True)[1]], level] = True
+    return matched_KR
+
+
+def found_by_order(
+    order_N: np.ndarray,
+    prediction_K: np.ndarray,
+    truth_K: np.ndarray,
+    similarity_K: np.ndarray,
+    levels_R: np.ndarray,
+    match: Match,
+) -> np.ndarray:
+    """Which of N predictions find a truth, (N, R), when `match` lets them choose in the order of `order_N`."""
+    place_N, found_NR = np.empty(len(order_N), dtype=np.int64), np.zeros((len(order_N), len(levels_R)), dtype=bool)
+    place_N[order_N] = np.arange(len(order_N))
+    at, level = np.nonzero(match(place_N[prediction_K], truth_K, similarity_K, levels_R))
+    found_NR[prediction_K[at], level] = True
     return found_NR
 
 
@@ -72,33 +69,3 @@ def answers_of_labels(
             None if ignored_NR is None else ignored_NR[own],
         )
     return answers
-
-
-def _served(place_K: np.ndarray, truth_K: np.ndarray) -> np.ndarray:
-    """Who gets a truth, as places, when everybody in the order of the places takes the first free one of their wishes.
-
-    Rows are wishes: grouped by place, ascending, the dearest first. Everybody asks for their first wish at once; a
-    truth keeps who comes first, and the others, also those who had it, ask for their next. As all truths prefer the
-    earlier place, this ends where taking turns would (Gale and Shapley 1962).
-    """
-    places, wish = np.unique(place_K, return_index=True)
-    last = np.append(wish[1:], len(place_K))
-    truths, truth_K = np.unique(truth_K, return_inverse=True)
-    nobody = len(places)
-    holder_G = np.full(len(truths), nobody)
-    asking = np.arange(len(places))
-    while len(asking):
-        wanted = truth_K[wish[asking]]
-        before = holder_G[wanted]
-        np.minimum.at(holder_G, wanted, asking)
-        after = holder_G[wanted]
-        lost = np.concatenate([asking[after != asking], np.unique(before[(before != after) & (before != nobody)])])
-        wish[lost] += 1
-        asking = lost[wish[lost] < last[lost]]
-    return places[holder_G[holder_G != nobody]]
-
-
-def _places(order_N: np.ndarray) -> np.ndarray:
-    place_N = np.empty(len(order_N), dtype=np.int64)
-    place_N[order_N] = np.arange(len(order_N))
-    return place_N
