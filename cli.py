@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from features import store_copy_commands
+from features import dataset_commands, store_copy_commands
 from features.options import (
     DatasetOption, EncoderOption, JsonOption, OnMismatchOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
 )
@@ -25,12 +25,16 @@ app = typer.Typer(
     help="Localise events in time and space from the stored tokens of a frozen video encoder.",
 )
 app.add_typer(store_copy_commands.app, name="store")
+app.add_typer(dataset_commands.app, name="dataset")
 
 # Typer's own exceptions for a wrong command line are not public; their base is that of the one that is.
 UsageError = typer.BadParameter.__mro__[1]
 
 # The exit code of a program that Ctrl-C ended; Typer returns it where it caught the interrupt itself.
 INTERRUPTED = 130
+
+# Tables with more columns than fit are printed in parts.
+TABLE_WIDTH = 100
 
 
 @app.command()
@@ -104,41 +108,67 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to score; `all` is every video.")] = "val",
     run: RunOption = None,
     predictions: Annotated[Optional[Path], typer.Option(help="Prediction file to score instead of a run.", show_default=False)] = None,
-    metrics: Annotated[Optional[list[str]], typer.Option("--metric", help="Metric, of vjepa_loc/metrics/, or all; repeatable.")] = None,
+    metrics: Annotated[
+        Optional[list[str]], typer.Option("--metric", help="Metric, of vjepa_loc/metrics/, such as tal or frame_map[coco], or all; repeatable.")
+    ] = None,
     iou: Annotated[Optional[str], typer.Option(help="Thresholds, such as 0.25,0.5,0.5:0.05:0.95.", show_default=False)] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Folder for metrics.json, predictions.json, report.html.", show_default=False)] = None,
+    against: Annotated[
+        Optional[Path], typer.Option(help="Run folder or prediction file to compare with.", show_default=False)
+    ] = None,
+    resamples: Annotated[int, typer.Option("--bootstrap", help="Resamples of the videos for 95% intervals; 0: none.", min=0)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.", min=0)] = 0,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder for metrics.json, predictions.json, report.html, tables/.", show_default=False)
+    ] = None,
     dataset: DatasetOption = None,
     stores: StoresOption = None,
     runs: RunsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Score a run, or any prediction file, against the truth of a split."""
+    from heads.training.against import other_predictions
+    from vjepa_loc.bootstrap import Bootstrap
     from vjepa_loc.dataset import read_dataset, read_predictions
     from vjepa_loc.evaluation import evaluate as score
+    from vjepa_loc.metric_names import check_metrics
 
-    names = metrics or ["tal", "stal"]
+    names, bootstrap = metrics or ["tal", "stal"], Bootstrap(resamples, seed)
+    check_metrics(names, iou)
+    if predictions is not None and run is not None:
+        raise ConfigError("--run and --predictions exclude each other; give one of them")
     here = read_workspace(Path())
     truth = read_dataset(here.dataset_path(dataset))
-    if predictions is not None:
-        if run is not None:
-            raise ConfigError("--run and --predictions exclude each other; give one of them")
-        evaluation, folder = score(truth, split, read_predictions(predictions, truth), names, iou), out
-    else:
+    if predictions is None or stores or (against is not None and against.is_dir()):
+        # Files alone are scored without torch, which this would load.
         from features.extract_settings import use_cache
+
+        use_cache(here)
+    if predictions is not None:
+        events = read_predictions(predictions, truth)
+        seams = {}
+        if stores:
+            from features.seams import seams_of_stores
+
+            seams = seams_of_stores(stores, [video.id for video in truth.videos_of_split(split)])
+        other = None if against is None else other_predictions(against, truth, split, stores or ())
+        evaluation, folder = score(truth, split, events, names, iou, bootstrap=bootstrap, against=other, seams=seams), out
+    else:
         from heads import load_run
         from heads.training.run_folder import newest_finished_run
         from heads.training.scoring import evaluate_run, open_stores
 
-        use_cache(here)
         loaded = load_run(run or newest_finished_run(here.runs_path(runs)))
-        evaluation = evaluate_run(loaded, truth, open_stores(loaded, stores or ()), split, names, iou)
+        opened = open_stores(loaded, stores or ())
+        other = None if against is None else other_predictions(against, truth, split, stores or ())
+        evaluation = evaluate_run(loaded, truth, opened, split, names, iou, bootstrap, other)
         folder = out or loaded.path / f"evaluation-{split}"
     files = None if folder is None else evaluation.write(folder)
     if json_output:
         print_json(evaluation.to_dict() | {"report": None if files is None else str(files.report)})
         return
     for table in evaluation.tables():
-        print_table(table.title, table.columns, table.rows)
+        for part in table.fitted(TABLE_WIDTH):
+            print_table(part.title, part.columns, part.texts())
     for note in evaluation.notes:
         print(note)
     if evaluation.missing_videos:

@@ -57,7 +57,7 @@ def figure_svg(figure: Figure) -> str:
     import re
 
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     return re.sub(r'\s(width|height)="[0-9.]+pt"', "", svg, count=2).strip()
