@@ -102,7 +102,7 @@ def measure(folder: Path, metric: str, more: list[str]) -> tuple[float, float]:
 def growth(folder: Path, metrics: list[str], all_times: list[int]) -> list[dict]:
     """Seconds of `compute` alone at 1, 2, ... times the predictions, and those divided by what n log n would take."""
     from vjepa_loc.dataset import read_dataset, read_predictions
-    from vjepa_loc.evaluation import compute_metrics
+    from vjepa_loc.metric_names import compute_metrics
     from vjepa_loc.scoring_input import ScoringInput
 
     rows: dict[str, dict] = {metric: {"metric": metric} for metric in metrics}
@@ -125,7 +125,7 @@ def growth(folder: Path, metrics: list[str], all_times: list[int]) -> list[dict]
 
 
 def main() -> None:
-    from vjepa_loc.evaluation import metric_conventions
+    from vjepa_loc.metric_names import metric_conventions
     from vjepa_loc.metrics._result import metric_key
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

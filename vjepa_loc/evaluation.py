@@ -1,68 +1,129 @@
-"""Scoring predictions of one split with any metrics, and what is kept of it: figures, predictions, a report.
+"""Scoring predictions of one split with any metrics, and what is kept of it: figures with intervals, tables, a report.
 
 `evaluate` needs no model, no store and no video, so that predictions from anywhere can be scored.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vjepa_loc.atomic import write_text
+from vjepa_loc.bootstrap import Bootstrap, Difference, Interval, intervals_of, outside_note, percentile_interval, undefined_note
 from vjepa_loc.dataset import Dataset, Video, write_predictions
-from vjepa_loc.errors import ConfigError, UnknownNameError, nearest_name
 from vjepa_loc.events import Event
+from vjepa_loc.evaluation_tables import csv_tables, shown_tables
+from vjepa_loc.metric_names import compute_metrics, parse_iou
+from vjepa_loc.metrics._result import MetricResult, Thresholds
 from vjepa_loc.scoring_input import ScoringInput
-from vjepa_loc.metrics._result import ALL_THRESHOLDS, MetricResult, Thresholds, metric_key
-from vjepa_loc.plugins import load_plugin, plugin_names
+from vjepa_loc.tables import ResultTable, write_csvs
 
-METRICS_PACKAGE = "vjepa_loc.metrics"
-ALL_METRICS = "all"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for people: every cell is text, the first column names the row."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+if TYPE_CHECKING:
+    from vjepa_loc.diagnosis import Diagnosis
 
 
 @dataclass(frozen=True)
 class EvaluationFiles:
-    """Paths of what `Evaluation.write` wrote."""
+    """Paths of what `Evaluation.write` wrote; `tables` is the folder of the CSV files."""
 
     metrics: Path
     predictions: Path
     report: Path
+    tables: Path
+
+
+@dataclass(frozen=True)
+class OtherPredictions:
+    """Predictions to compare with. `missing_videos` are ids that none could be made for."""
+
+    name: str
+    events: Sequence[Event]
+    missing_videos: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The figures of other predictions of the same videos, and how far the evaluated ones lie above them, by headline key."""
+
+    name: str
+    metrics: dict[str, float]
+    differences: dict[str, Difference]
+
+    def to_dict(self) -> dict:
+        differences = {}
+        for key, found in self.differences.items():
+            low, high = found.interval or (None, None)
+            differences[key] = {"difference": found.difference, "low": low, "high": high}
+        return {"name": self.name, "metrics": self.metrics, "differences": differences}
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """Figures of one split, with what they were computed from.
 
-    `metrics` and `per_class` as in `MetricResult`, over all metrics; `protocols` names each metric's rule in a line;
-    `predictions` are those in the split's videos; `missing_videos` are ids of the split that no prediction could be
-    made for; `baselines` are the same figures of other runs, by name.
+    `inputs` hold the split's truth and predictions; `results` are those of the metrics that apply, `protocols` each
+    one's rule in a line, `not_applicable` why the others do not. `intervals` are 95% intervals by headline key, made as
+    `bootstrap` says. `missing_videos` are ids of the split that no prediction could be made for; `baselines` the same
+    figures of other predictions, by name; `against` a comparison with intervals.
     """
 
-    dataset: Dataset
+    inputs: ScoringInput
     split: str
-    videos: list[Video]
-    predictions: list[Event]
-    metrics: dict[str, float]
-    per_class: dict[str, dict[str, float]]
+    results: dict[str, MetricResult]
     protocols: dict[str, str]
+    not_applicable: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    bootstrap: Bootstrap = Bootstrap(0)
     run: str | None = None
     store_fingerprints: tuple[str, ...] = ()
     missing_videos: tuple[str, ...] = ()
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    against: Comparison | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.inputs.dataset
+
+    @cached_property
+    def videos(self) -> list[Video]:
+        return [self.dataset.videos[video_id] for video_id in self.inputs.video_ids]
+
+    @property
+    def predictions(self) -> list[Event]:
+        """Those in the split's videos, in the order of their file."""
+        return list(self.inputs.predictions.events)
 
     @property
     def truths(self) -> list[Event]:
-        """Truth of the split's videos, in the order of the videos."""
-        return [event for video in self.videos for event in self.dataset.events_of(video.id)]
+        """Truth of the split's videos, in the order of the file."""
+        return list(self.inputs.truths.events)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Every figure by key, over all metrics."""
+        return figures_of(self.results)
+
+    @cached_property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """By label, then by key."""
+        by_label: dict[str, dict[str, float]] = {label: {} for label in self.dataset.labels}
+        for result in self.results.values():
+            for label, figures in result.per_class.items():
+                by_label[label] |= figures
+        return {label: figures for label, figures in by_label.items() if figures}
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        """Where the missing points go; made when it is first asked for."""
+        from vjepa_loc.diagnosis import diagnose
+
+        return diagnose(self.inputs)
 
     def to_dict(self) -> dict:
         """The content of `metrics.json`."""
@@ -71,20 +132,28 @@ class Evaluation:
             "run": self.run,
             "store_fingerprints": list(self.store_fingerprints),
             "metrics": self.metrics,
+            "intervals": {key: list(interval) for key, interval in self.intervals.items()},
+            "bootstrap": {"resamples": self.bootstrap.resamples, "seed": self.bootstrap.seed},
             "per_class": self.per_class,
+            "not_applicable": self.not_applicable,
             "missing_videos": list(self.missing_videos),
             "notes": self.notes,
         }
-        return content | ({"baselines": self.baselines} if self.baselines else {})
+        if self.baselines:
+            content["baselines"] = self.baselines
+        if self.against is not None:
+            content["against"] = self.against.to_dict()
+        return content | {"diagnosis": self.diagnosis.to_dict()}
 
-    def tables(self) -> list[Table]:
-        """Overall figures (with the baselines below), figures per class, and counts."""
-        return [self._overall_table(), self._class_table(), self._count_table()]
+    def tables(self) -> list[ResultTable]:
+        """What a person is shown of the figures: see `evaluation_tables`."""
+        return shown_tables(self)
 
     def write(self, out_dir: Path | str) -> EvaluationFiles:
-        """Write `metrics.json`, `predictions.json` and `report.html` into `out_dir`, each all or nothing.
+        """Write `metrics.json`, `predictions.json`, `report.html` and `tables/*.csv` into `out_dir`, each all or nothing.
 
-        `metrics.json` comes last: where it is, the others are.
+        `metrics.json` comes last: where it is, the others are. CSV files that an earlier evaluation left in `tables` are
+        removed.
         """
         import json
 
@@ -95,42 +164,16 @@ class Evaluation:
             metrics=out_dir / "metrics.json",
             predictions=out_dir / "predictions.json",
             report=out_dir / "report.html",
+            tables=out_dir / "tables",
         )
+        # What can go wrong goes wrong before the first file is touched.
+        content = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        report = render_report(self)
         write_predictions(self.predictions, self.dataset, files.predictions)
-        write_text(files.report, render_report(self))
-        write_text(files.metrics, json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_csvs(csv_tables(self), files.tables)
+        write_text(files.report, report)
+        write_text(files.metrics, content)
         return files
-
-    def _overall_table(self) -> Table:
-        rows = [(self.run or "predictions", self.metrics), *self.baselines.items()]
-        return Table(
-            f"Split {self.split}, {len(self.videos)} video{'s' if len(self.videos) != 1 else ''}",
-            ("", *self.metrics),
-            tuple((name, *_figures(figures, self.metrics)) for name, figures in rows),
-        )
-
-    def _class_table(self) -> Table:
-        truths, predictions = self.truths, self.predictions
-        rows = []
-        for label in self.dataset.labels:
-            num_truths = sum(event.label == label for event in truths)
-            num_predictions = sum(event.label == label for event in predictions)
-            if num_truths or num_predictions:
-                figures = _figures(self.per_class.get(label, {}), self.metrics)
-                rows.append((label, str(num_truths), str(num_predictions), *figures))
-        return Table("Per class", ("class", "truth", "predictions", *self.metrics), tuple(rows))
-
-    def _count_table(self) -> Table:
-        truths = self.truths
-        counts = {
-            "videos": len(self.videos),
-            "videos missing from the store": len(self.missing_videos),
-            "truth events": len(truths),
-            "truth events with boxes": sum(event.num_boxes > 0 for event in truths),
-            "predictions": len(self.predictions),
-            "predictions with boxes": sum(event.num_boxes > 0 for event in self.predictions),
-        }
-        return Table("Counts", ("", "number"), tuple((name, str(count)) for name, count in counts.items()))
 
 
 def evaluate(
@@ -138,139 +181,107 @@ def evaluate(
     split: str,
     predictions: Sequence[Event],
     metrics: Sequence[str] = ("tal", "stal"),
-    iou: str | Sequence[float | Sequence[float]] | None = None,
+    iou: str | Thresholds | None = None,
     run: str | None = None,
     fingerprints: Sequence[str] = (),
     missing_videos: Sequence[str] = (),
     baselines: Mapping[str, Mapping[str, float]] | None = None,
+    bootstrap: Bootstrap = Bootstrap(),
+    against: OtherPredictions | None = None,
+    seams: Mapping[str, np.ndarray] | None = None,
 ) -> Evaluation:
     """Score `predictions` against the truth of a split (`all` is every video).
 
     `metrics` are names of metrics, or `all`. `iou` replaces the metrics' own thresholds: text as `parse_iou` reads
     it, or numbers. `fingerprints` are those of the stores behind the predictions. `missing_videos` keep their truth
-    as misses and are listed. Predictions in other videos of the dataset are left out, and noted.
+    as misses and are listed. Predictions in other videos of the dataset are left out, and noted. `against` are
+    compared on the same resamples of the videos. `seams` as in `ScoringInput`.
 
     Raises UnknownNameError for a split, metric or missing video that does not exist, ConfigError for wrong
     thresholds or no metric, DatasetError for a prediction without a score.
     """
-    videos = dataset.videos_of_split(split)
-    video_ids = [video.id for video in videos]
+    video_ids = [video.id for video in dataset.videos_of_split(split)]
     for video_id in missing_videos:
         dataset.events_of(video_id)
     thresholds = parse_iou(iou) if isinstance(iou, str) else iou
-    inputs = ScoringInput.of(dataset, predictions, video_ids)
-    results = compute_metrics(inputs, metrics, thresholds)
+    inputs = ScoringInput.of(dataset, predictions, video_ids, seams)
+    computed = compute_metrics(inputs, metrics, thresholds)
+    applicable = {name: result for name, (_, result) in computed.items() if result.inapplicable is None}
+    notes = [f"{inputs.num_elsewhere} predictions in other videos are not counted"] if inputs.num_elsewhere else []
+    notes += _merged_notes(applicable)
 
-    values: dict[str, float] = {}
-    per_class: dict[str, dict[str, float]] = {label: {} for label in dataset.labels}
-    protocols, notes = {}, []
-    if inputs.num_elsewhere:
-        notes.append(f"{inputs.num_elsewhere} predictions in other videos are not counted")
-    for name, (rule, result) in results.items():
-        if result.inapplicable is not None:
-            notes.append(f"{name} does not apply: {result.inapplicable}")
-            continue
-        values |= result.values
-        for label, figures in result.per_class.items():
-            per_class[label] |= figures
-        protocols[name] = rule
-        notes += result.notes
+    weights_WV = bootstrap.weights(len(video_ids))
+    resampled = resampled_figures(applicable, weights_WV)
+    comparison = None
+    if against is not None:
+        other_inputs = ScoringInput.of(dataset, against.events, video_ids, seams)
+        other = {name: result for name, (_, result) in compute_metrics(other_inputs, metrics, thresholds).items()}
+        comparison = compare(against.name, applicable, other, resampled, weights_WV)
+        notes += _notes_of_other(against, {name: other[name] for name in applicable}, other_inputs.num_elsewhere)
+    intervals = intervals_of(resampled)
+    own_notes = bootstrap.missing_note(len(video_ids)), undefined_note(resampled), outside_note(figures_of(applicable), intervals)
+    notes += [note for note in own_notes if note is not None]
     in_split = set(video_ids)
     return Evaluation(
-        dataset=dataset,
+        inputs=inputs,
         split=split,
-        videos=videos,
-        predictions=[event for event in predictions if event.video_id in in_split],
-        metrics=values,
-        per_class={label: figures for label, figures in per_class.items() if figures},
-        protocols=protocols,
+        results=applicable,
+        protocols={name: computed[name][0] for name in applicable},
+        not_applicable={name: result.inapplicable for name, (_, result) in computed.items() if result.inapplicable is not None},
         notes=notes,
+        intervals=intervals,
+        bootstrap=Bootstrap(len(weights_WV), bootstrap.seed),
         run=run,
         store_fingerprints=tuple(fingerprints),
         missing_videos=tuple(video_id for video_id in dict.fromkeys(missing_videos) if video_id in in_split),
         baselines={name: dict(figures) for name, figures in (baselines or {}).items()},
+        against=comparison,
     )
 
 
-def parse_iou(text: str) -> list[float | tuple[float, ...]]:
-    """Thresholds from `0.25,0.5,0.5:0.05:0.95`; `start:step:end` is the mean over a range that includes its end.
-
-    Raises ConfigError where an entry is neither.
-    """
-    return [_parse_iou_entry(entry.strip()) for entry in text.split(",")]
+def figures_of(results: Mapping[str, MetricResult]) -> dict[str, float]:
+    """The figures of several metrics in one."""
+    return {key: value for result in results.values() for key, value in result.values.items()}
 
 
-def _parse_iou_entry(entry: str) -> float | tuple[float, ...]:
-    wrong = ConfigError(
-        f"--iou: expected a number (0.5) or a range with its end on a step (0.5:0.05:0.95), all above 0 and up to 1, "
-        f"got {entry!r}"
-    )
-    try:
-        numbers = [float(part) for part in entry.split(":")]
-    except ValueError:
-        raise wrong from None
-    if len(numbers) not in (1, 3) or not all(0 < number <= 1 for number in numbers):
-        raise wrong
-    if len(numbers) == 1:
-        return numbers[0]
-    start, step, end = numbers
-    num_steps = round((end - start) / step)
-    if num_steps < 1 or abs(start + num_steps * step - end) > 1e-9:
-        raise wrong
-    # Rounded, so that 0.5 + 0.05 + 0.05 is the 0.6 that an overlap of three fifths reaches.
-    return tuple(round(start + index * step, 9) for index in range(num_steps + 1))
+def resampled_figures(results: Mapping[str, MetricResult], weights_WV: np.ndarray) -> dict[str, np.ndarray]:
+    """Every headline figure in each resample, (W,) by key; empty without resamples."""
+    if not len(weights_WV):
+        return {}
+    return {key: figure_W for result in results.values() if result.headline for key, figure_W in result.resample(weights_WV).items()}
 
 
-def compute_metrics(
-    inputs: ScoringInput, names: Sequence[str], thresholds: Thresholds | None = None
-) -> dict[str, tuple[str, MetricResult]]:
-    """By metric and convention (`tal`, `frame_map[coco]`), in order: the rule in a line, and the result.
-
-    `thresholds` replaces the metrics' own; with `all` among the names, theirs are `ALL_THRESHOLDS` for those over IoU.
-    Raises UnknownNameError for a metric or convention that does not exist, ConfigError for wrong thresholds.
-    """
-    if thresholds is None and ALL_METRICS in names:
-        thresholds = ALL_THRESHOLDS
-    results = {}
-    for name, convention in metric_conventions(names):
-        module = load_plugin(METRICS_PACKAGE, name, "metric")
-        result = module.compute(inputs, convention, module.DEFAULT_THRESHOLDS if thresholds is None else thresholds)
-        results[metric_key(name, convention)] = module.CONVENTIONS[convention], result
-    return results
-
-
-def metric_conventions(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The metrics and conventions that names stand for, each once.
-
-    `tal` is the plain convention where a metric has one, else all of them (`frame_map`); `frame_map[coco]` is one;
-    `all` is every convention of every metric.
-    """
-    if not names:
-        raise ConfigError(
-            f"metrics: expected at least one of: {', '.join([*plugin_names(METRICS_PACKAGE), ALL_METRICS])}; got none"
-        )
-    if ALL_METRICS in names:
-        return [
-            (name, convention)
-            for name in plugin_names(METRICS_PACKAGE)
-            for convention in load_plugin(METRICS_PACKAGE, name, "metric").CONVENTIONS
-        ]
-    chosen: dict[tuple[str, str], None] = {}
-    for full_name in names:
-        name, bracket, rest = full_name.partition("[")
-        conventions = load_plugin(METRICS_PACKAGE, name, "metric").CONVENTIONS
-        if not bracket:
-            chosen |= dict.fromkeys((name, convention) for convention in ([""] if "" in conventions else conventions))
-            continue
-        convention = rest.removesuffix("]")
-        if not rest.endswith("]") or not convention or convention not in conventions:
-            known = [metric_key(name, one) for one in conventions]
-            raise UnknownNameError(
-                f"unknown metric {full_name!r}, expected one of: {', '.join(known)}.{nearest_name(full_name, known)}"
-            )
-        chosen[name, convention] = None
-    return list(chosen)
+def compare(
+    name: str,
+    results: Mapping[str, MetricResult],
+    others: Mapping[str, MetricResult],
+    resampled: Mapping[str, np.ndarray],
+    weights_WV: np.ndarray,
+) -> Comparison:
+    """How far the headline figures of `results` lie above those of `others`, on the resamples that gave `resampled`."""
+    figures, other_figures = figures_of(results), figures_of(others)
+    other_resampled = resampled_figures(others, weights_WV)
+    differences = {}
+    for key in (key for result in results.values() for key in result.headline if key in other_figures):
+        interval = percentile_interval(resampled[key] - other_resampled[key]) if key in resampled and key in other_resampled else None
+        differences[key] = Difference(figures[key] - other_figures[key], interval)
+    return Comparison(name, other_figures, differences)
 
 
-def _figures(figures: Mapping[str, float], keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{figures[key]:.3f}" if key in figures else "–" for key in keys)
+def _notes_of_other(against: OtherPredictions, results: Mapping[str, MetricResult], num_elsewhere: int) -> list[str]:
+    notes = [f"{name} does not apply: {result.inapplicable}" for name, result in results.items() if result.inapplicable is not None]
+    if against.missing_videos:
+        notes.append(f"not in its store, their events count as missed: {', '.join(against.missing_videos)}")
+    if num_elsewhere:
+        notes.append(f"{num_elsewhere} predictions in other videos are not counted")
+    return [f"{against.name}: {note}" for note in notes]
+
+
+def _merged_notes(results: Mapping[str, MetricResult]) -> list[str]:
+    """The notes of all metrics; what several say in the same words stands once, behind all their names."""
+    names_of: dict[str, list[str]] = {}
+    for name, result in results.items():
+        for note in result.notes:
+            own = note.startswith(f"{name}: ")
+            names_of.setdefault(note.removeprefix(f"{name}: "), []).extend([name] if own else [])
+    return [f"{', '.join(names)}: {note}" if names else note for note, names in names_of.items()]

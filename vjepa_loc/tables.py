@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 
 from vjepa_loc.atomic import write_text
@@ -14,46 +16,98 @@ from vjepa_loc.atomic import write_text
 Cell = str | float | int | None
 """Text, a number, or None for nothing."""
 
+# What a printed column takes beside its cells: a space on each side, and a line.
+_COLUMN_FRAME = 3
+
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows of cells under named columns; the first column names the row."""
+    """Rows of cells under named columns; the first column names the row.
+
+    A column's name may be broken into lines, which a CSV file puts together again. `name` is that of the CSV file, by
+    default the title.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    name: str | None = None
 
     @property
     def slug(self) -> str:
-        """The title as a file name."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or "table"
+        """The name as a file name."""
+        return re.sub(r"[^a-z0-9]+", "-", (self.name or self.title).lower()).strip("-") or "table"
 
     def texts(self) -> list[tuple[str, ...]]:
         """The rows for people: see `cell_text`."""
         return [tuple(map(cell_text, row)) for row in self.rows]
 
+    def to_dicts(self) -> list[dict[str, Cell]]:
+        """The rows for JSON: each an object from column to cell, the first column under `name` where it has no name."""
+        names = (self.columns[0] or "name", *self.columns[1:])
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
     def csv(self) -> str:
         """A header line, then the rows; numbers in full, nothing for None."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([["" if cell is None else repr(cell) if isinstance(cell, float) else cell for cell in row] for row in self.rows])
+        writer.writerow([column.replace("\n", "") for column in self.columns])
+        writer.writerows([[_csv_cell(cell) for cell in row] for row in self.rows])
         return buffer.getvalue()
+
+    def fitted(self, width: int) -> list[ResultTable]:
+        """This table where it can be printed in `width` characters, else several with a part of the columns each.
+
+        All of them begin with the first column. Text that is too long for a line beside the first column is broken.
+        """
+        widths = [
+            max(len(line) for text in (column, *(row[index] for row in self.texts())) for line in text.split("\n")) + _COLUMN_FRAME
+            for index, column in enumerate(self.columns)
+        ]
+        room = width - 1 - widths[0]
+        if 2 * _COLUMN_FRAME < room < max(widths[1:], default=0):
+            lines = room - _COLUMN_FRAME
+            rows = [[row[0], *(textwrap.fill(cell, lines) if isinstance(cell, str) else cell for cell in row[1:])] for row in self.rows]
+            return replace(self, rows=tuple(map(tuple, rows))).fitted(width) if rows != [list(row) for row in self.rows] else [self]
+        parts: list[list[int]] = []
+        for index in range(1, len(widths)):
+            if not parts or 1 + widths[0] + sum(widths[other] for other in parts[-1]) + widths[index] > width:
+                parts.append([])
+            parts[-1].append(index)
+        if len(parts) < 2:
+            return [self]
+        return [
+            replace(
+                self,
+                title=self.title if number == 0 else f"{self.title} (continued)",
+                columns=tuple(self.columns[index] for index in (0, *part)),
+                rows=tuple(tuple(row[index] for index in (0, *part)) for row in self.rows),
+            )
+            for number, part in enumerate(parts)
+        ]
 
 
 def cell_text(cell: Cell) -> str:
     """A cell for people: three decimals below 100 and one above, counts with thousands marked, a dash for None."""
     if cell is None:
         return "–"
-    if isinstance(cell, float):
-        return f"{cell:.3f}" if abs(cell) < 100 else f"{cell:,.1f}"
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    if isinstance(cell, Integral):
+        return f"{cell:,}"
+    if isinstance(cell, Real):
+        return f"{cell:z.3f}" if abs(cell) < 100 else f"{cell:,.1f}"
+    return cell
+
+
+def _csv_cell(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return repr(float(cell)) if isinstance(cell, Real) and not isinstance(cell, Integral) else str(cell)
 
 
 def write_csvs(tables: Sequence[ResultTable], folder: Path) -> list[Path]:
     """Write each table as `<slug>.csv` into `folder` and remove other CSV files there, left by tables that are no more.
 
-    Tables of one title are numbered.
+    Tables of one name are numbered.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []

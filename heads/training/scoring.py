@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import Store, open_store
+from features.seams import clip_seams
 from heads.training.data import missing_videos
 from heads.training.plan import TRAIN_SPLIT
 from heads.training.predict import Run
+from vjepa_loc.bootstrap import Bootstrap
 from vjepa_loc.dataset import Dataset
-from vjepa_loc.evaluation import Evaluation, evaluate
+from vjepa_loc.evaluation import Evaluation, OtherPredictions, evaluate
 from vjepa_loc.events import Event
 
 FLOOR = "mean box at these times"
@@ -45,15 +47,22 @@ def predict_split(run: Run, dataset: Dataset, stores: Sequence[Store], split: st
 
 
 def evaluate_run(
-    run: Run, dataset: Dataset, stores: Sequence[Store], split: str, metrics: Sequence[str], iou: str | None
+    run: Run, dataset: Dataset, stores: Sequence[Store], split: str, metrics: Sequence[str], iou: str | None,
+    bootstrap: Bootstrap = Bootstrap(), against: OtherPredictions | None = None,
 ) -> Evaluation:
-    """The run's figures, and below them those of its own labels and times with each label's mean training box on every frame."""
+    """The run's figures, and beside them those of its own labels and times with each label's mean training box on every frame.
+
+    `bootstrap` and `against` as `vjepa_loc.evaluation.evaluate` takes them; the floor gets no intervals.
+    """
     answer = predict_split(run, dataset, stores, split)
     floor_events = with_mean_boxes(answer.events, dataset, stores[0])
-    floor = {} if floor_events is None else {FLOOR: evaluate(dataset, split, floor_events, metrics, iou).metrics}
+    floor = {}
+    if floor_events is not None:
+        floor[FLOOR] = evaluate(dataset, split, floor_events, metrics, iou, bootstrap=Bootstrap(0)).metrics
     return evaluate(
         dataset, split, answer.events, metrics, iou, run=run.path.name, fingerprints=run.fingerprints,
-        missing_videos=answer.missing, baselines=floor,
+        missing_videos=answer.missing, baselines=floor, bootstrap=bootstrap, against=against,
+        seams=clip_seams(stores, list(answer.dataset.videos)),
     )
 
 
