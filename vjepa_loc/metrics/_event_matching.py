@@ -1,18 +1,20 @@
-"""Ranking events per label over all videos and matching them to truths, video by video."""
+"""Ranking predictions, letting them find truths in that order, and the ranked answers of each label.
+
+Shapes: K pairs, N predictions, G truths, R thresholds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from vjepa_loc.metrics._average_precision import RankedAnswers, match_free_truths
+from vjepa_loc.metrics._average_precision import RankedAnswers
 from vjepa_loc.scoring_input import ScoringInput
 
-Similarities = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
-"""From indices of one video's and label's predictions (P, ranked) and truths (G) in their tables: the similarity
-(P, G) that a match must reach, and per prediction (P,) the similarity to what would have it ignored instead of
-counted as false (None: nothing has)."""
+Match = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""`match_pairs`, or another rule from ranks of predictions (K,), truths (K,), similarities (K,) and thresholds (R,) to
+which pairs are matches (K, R)."""
 
 
 def ranked(score_N: np.ndarray) -> np.ndarray:
@@ -20,32 +22,56 @@ def ranked(score_N: np.ndarray) -> np.ndarray:
     return np.argsort(-score_N, kind="stable")
 
 
-def rank_and_match(
-    inputs: ScoringInput, label: int, counted_N: np.ndarray, levels_R: np.ndarray, similarities: Similarities
-) -> RankedAnswers:
-    """The ranked answers of one label, where `counted_N` are the truths that stand for something to find."""
+def match_best_only(
+    prediction_K: np.ndarray, truth_K: np.ndarray, similarity_K: np.ndarray, thresholds_R: np.ndarray
+) -> np.ndarray:
+    """Which pairs are matches, (K, R): as `match_pairs`, but a prediction looks at its most similar truth alone (ties:
+    the first), and where another one has found that truth, it finds none."""
+    matched_KR = np.zeros((len(prediction_K), len(thresholds_R)), dtype=bool)
+    order_K = np.lexsort((truth_K, -similarity_K, prediction_K))
+    best_P = order_K[np.unique(prediction_K[order_K], return_index=True)[1]]
+    for level, threshold in enumerate(thresholds_R):
+        reached = best_P[similarity_K[best_P] >= threshold]
+        matched_KR[reached[np.unique(truth_K[reached], return_index=True)[1]], level] = True
+    return matched_KR
+
+
+def found_by_order(
+    order_N: np.ndarray,
+    prediction_K: np.ndarray,
+    truth_K: np.ndarray,
+    similarity_K: np.ndarray,
+    levels_R: np.ndarray,
+    match: Match,
+) -> np.ndarray:
+    """Which of N predictions find a truth, (N, R), when `match` lets them choose in the order of `order_N`."""
+    place_N, found_NR = np.empty(len(order_N), dtype=np.int64), np.zeros((len(order_N), len(levels_R)), dtype=bool)
+    place_N[order_N] = np.arange(len(order_N))
+    at, level = np.nonzero(match(place_N[prediction_K], truth_K, similarity_K, levels_R))
+    found_NR[prediction_K[at], level] = True
+    return found_NR
+
+
+def answers_of_labels(
+    inputs: ScoringInput,
+    labels: Iterable[int],
+    order_N: np.ndarray,
+    found_NR: np.ndarray,
+    counted_G: np.ndarray,
+    ignored_NR: np.ndarray | None = None,
+) -> dict[str, RankedAnswers]:
+    """The ranked answers of `labels`: of the predictions `order_N`, best first, `found_NR` says which are true, where
+    the truths `counted_G` (mask) stand for something to find."""
     truths, predictions = inputs.truths, inputs.predictions
-    own_truths = np.flatnonzero(truths.label_N == label)
-    own = np.flatnonzero(predictions.label_N == label)
-    own = own[ranked(predictions.score_N[own])]
-    true_PR = np.zeros((len(own), len(levels_R)), dtype=bool)
-    ignored_PR = None
-    truths_of = dict(_by_video(truths.video_N, own_truths))
-    nothing = np.empty(0, dtype=np.int64)
-    for video, rows in _by_video(predictions.video_N[own], np.arange(len(own))):
-        similarity_PG, excuse_P = similarities(own[rows], truths_of.get(video, nothing))
-        true_PR[rows] = match_free_truths(similarity_PG, levels_R)
-        if excuse_P is not None:
-            ignored_PR = np.zeros_like(true_PR) if ignored_PR is None else ignored_PR
-            ignored_PR[rows] = ~true_PR[rows] & (excuse_P[:, None] >= levels_R)
-    num_truths_V = np.bincount(truths.video_N[own_truths[counted_N[own_truths]]], minlength=inputs.num_videos)
-    return RankedAnswers(predictions.video_N[own], true_PR, num_truths_V, ignored_PR)
-
-
-def _by_video(video_N: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """`chosen` indices into `video_N`, video by video, in their order."""
-    videos = video_N[chosen]
-    order = np.argsort(videos, kind="stable")
-    starts = np.flatnonzero(np.diff(videos[order], prepend=-1))
-    for start, part in zip(starts.tolist(), np.split(chosen[order], starts[1:]) if len(starts) else (), strict=True):
-        yield int(videos[order[start]]), part
+    label_of = predictions.label_N[order_N]
+    answers = {}
+    for label in labels:
+        own = order_N[label_of == label]
+        videos = truths.video_N[counted_G & (truths.label_N == label)]
+        answers[inputs.labels[label]] = RankedAnswers(
+            predictions.video_N[own],
+            found_NR[own],
+            np.bincount(videos, minlength=inputs.num_videos),
+            None if ignored_NR is None else ignored_NR[own],
+        )
+    return answers

@@ -62,7 +62,7 @@ def not_applicable(reason: str) -> MetricResult:
 
 
 def together(*results: MetricResult, notes: Sequence[str] = ()) -> MetricResult:
-    """One result of several that have different figures, with `notes` before theirs. Each has a `resample`."""
+    """One result of several that have different figures, with `notes` before theirs, each once. Each result has a `resample`."""
     per_class: dict[str, dict[str, float]] = {}
     for result in results:
         for label, figures in result.per_class.items():
@@ -74,7 +74,7 @@ def together(*results: MetricResult, notes: Sequence[str] = ()) -> MetricResult:
     return MetricResult(
         {key: value for result in results for key, value in result.values.items()},
         per_class,
-        [*notes, *(note for result in results for note in result.notes)],
+        list(dict.fromkeys([*notes, *(note for result in results for note in result.notes)])),
         tuple(key for result in results for key in result.headline),
         resample,
         tuple(table for result in results for table in result.tables),
@@ -107,12 +107,13 @@ def threshold_names(thresholds: Thresholds) -> dict[str, tuple[float, ...]]:
 
 
 def added_up(values: tuple[float, ...]) -> tuple[float, ...]:
-    """The same evenly spaced thresholds as `start + step * i` gives them, unrounded: how ACT and MultiSports compute
-    theirs. 0.05 + 0.05 * 2 lies above 0.15, so that an overlap of exactly 0.15 is not enough there."""
+    """Evenly spaced thresholds as `start + step * i` gives them, unrounded: how ACT and MultiSports compute
+    theirs. 0.05 + 0.05 * 2 lies above 0.15, so that an overlap of exactly 0.15 is not enough there. Others as they are."""
     if len(values) < 2:
         return values
     step = round(values[1] - values[0], 9)
-    return tuple(values[0] + step * index for index in range(len(values)))
+    added = tuple(values[0] + step * index for index in range(len(values)))
+    return added if np.allclose(added, values, rtol=0, atol=1e-9) else values
 
 
 def threshold_text(value: float) -> str:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vjepa_loc.metrics._average_precision import levels_of, mean_average_precision, unscored_notes
-from vjepa_loc.metrics._event_matching import ranked
+from vjepa_loc.metrics._event_matching import answers_of_labels, ranked
 from vjepa_loc.metrics._free_truths import match_pairs
-from vjepa_loc.metrics._pair_matching import answers_of_labels
 from vjepa_loc.metrics._result import MetricResult
 from vjepa_loc.overlap import paired_span_iou
 from vjepa_loc.scoring_input import EventTable, ScoringInput
@@ -22,7 +21,7 @@ from vjepa_loc.scoring_input import EventTable, ScoringInput
 _CHUNK = 4_000_000
 
 Overlap = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From two sets of intervals (K, 2) to how much those of the same row overlap (K,)."""
+"""From two sets of intervals (K, 2) to how much those of the same row overlap, or how close they are (K,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class SpanPairs:
 
 
 def span_pairs(inputs: ScoringInput, at_least: float, overlap: Overlap = paired_span_iou) -> SpanPairs:
-    """The pairs that overlap by `at_least`, which is above 0."""
+    """The pairs of the same video and label that overlap by `at_least`."""
     truths, predictions = inputs.truths, inputs.predictions
     group_M, group_N = _groups(inputs, truths), _groups(inputs, predictions)
     in_groups_M = np.argsort(group_M, kind="stable")

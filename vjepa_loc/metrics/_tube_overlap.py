@@ -86,6 +86,10 @@ class Tubes:
         return tube_C * self._num_frames + np.minimum(frame_C, self._num_frames - 1)
 
 
+TubeSimilarity = Callable[[Tubes, Tubes, np.ndarray, np.ndarray], np.ndarray]
+"""From two sets of tubes and K pairs of indices into them to their tube IoU (K,)."""
+
+
 def pairs_of_tubes(
     a: Tubes, b: Tubes, chosen_a: np.ndarray, chosen_b: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -112,6 +116,18 @@ def pairs_in_time(
     yield from _beginning_within(begin_a, end_a, begin_b, "left")
     for at_b, at_a in _beginning_within(begin_b, end_b, begin_a, "right"):
         yield at_a, at_b
+
+
+def similar_pairs(
+    tubes: Tubes, truth_tubes: Tubes, similarity: TubeSimilarity, least: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs of a tube (K,) and a truth (K,) of its video and label with a similarity (K,) of at least `least`."""
+    parts = [(np.empty(0, dtype=np.int64),) * 2 + (np.empty(0),)]
+    for tube_K, truth_K in pairs_of_tubes(tubes, truth_tubes, tubes.with_boxes, truth_tubes.with_boxes):
+        similarity_K = similarity(tubes, truth_tubes, tube_K, truth_K)
+        enough = similarity_K >= least
+        parts.append((tube_K[enough], truth_K[enough], similarity_K[enough]))
+    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
 def sums_on_common_frames(

@@ -29,18 +29,16 @@ is false.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from vjepa_loc.metrics._average_precision import envelope_curve, levels_of, mean_average_precision, trapezoid_curve
-from vjepa_loc.metrics._event_matching import ranked
+from vjepa_loc.metrics._event_matching import Match, answers_of_labels, found_by_order, match_best_only, ranked
 from vjepa_loc.metrics._free_truths import match_pairs
 from vjepa_loc.metrics._multisports import unscored_labels
-from vjepa_loc.metrics._pair_matching import Match, answers_of_labels, found_by_order, match_best_only
 from vjepa_loc.metrics._result import MetricResult, Thresholds, added_up, metric_key, not_applicable, steps, threshold_names
-from vjepa_loc.metrics._tube_overlap import Tubes, pairs_of_tubes, sums_on_common_frames
+from vjepa_loc.metrics._tube_overlap import Tubes, TubeSimilarity, similar_pairs, sums_on_common_frames
 from vjepa_loc.metrics._tube_suppression import kept_tubes
 from vjepa_loc.overlap import paired_box_iou
 from vjepa_loc.scoring_input import EventTable, ScoringInput
@@ -54,9 +52,6 @@ CONVENTIONS = {
 DEFAULT_THRESHOLDS: Thresholds = (0.2, 0.5, 0.75, steps(0.05, 0.05, 0.45), steps(0.1, 0.1, 0.9), steps(0.5, 0.05, 0.95))
 
 ACT_SUPPRESSION = 0.3
-
-TubeSimilarity = Callable[[Tubes, Tubes, np.ndarray, np.ndarray], np.ndarray]
-"""From two sets of tubes and K pairs of indices into them to their tube IoU (K,)."""
 
 
 def compute(
@@ -99,18 +94,6 @@ def compute(
         classes_without_truth="zero" if convention == "act" else "skip",
         notes=notes,
     )
-
-
-def similar_pairs(
-    tubes: Tubes, truth_tubes: Tubes, similarity: TubeSimilarity, least: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pairs of a tube (K,) and a truth (K,) of its video and label with a similarity (K,) of at least `least`."""
-    parts = [(np.empty(0, dtype=np.int64),) * 2 + (np.empty(0),)]
-    for tube_K, truth_K in pairs_of_tubes(tubes, truth_tubes, tubes.with_boxes, truth_tubes.with_boxes):
-        similarity_K = similarity(tubes, truth_tubes, tube_K, truth_K)
-        enough = similarity_K >= least
-        parts.append((tube_K[enough], truth_K[enough], similarity_K[enough]))
-    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
 def inclusive_box_iou(a_C4: np.ndarray, b_C4: np.ndarray) -> np.ndarray:
