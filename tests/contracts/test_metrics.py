@@ -67,15 +67,17 @@ def random_events(seed, num, scored):
     return events
 
 
-def dataset(events, labels_of_videos=None):
+def dataset(events, labels_of_videos=("take", "return", "take")):
     videos = {
         video: Video(video, num_frames=100, width=64, height=64, label=label)
-        for video, label in zip(VIDEOS, labels_of_videos or ("take", "return", "take"), strict=True)
+        for video, label in zip(VIDEOS, labels_of_videos, strict=True)
     }
     return Dataset(LABELS, videos, events)
 
 
 TRUTH = dataset(random_events(0, 24, scored=False))
+# As the metrics of queries want it.
+ONE_PER_LABEL = dataset(list({(event.video_id, event.label): event for event in TRUTH.events[:12]}.values()))
 GUESSES = [
     # Half of the truth, and as many guesses out of the air.
     *(event.replace(score=0.5) for event in TRUTH.events[:12]),
@@ -83,8 +85,17 @@ GUESSES = [
 ]
 
 
-def test_figures_are_named_after_the_metric_and_lie_in_0_to_1(metric):
-    result = metric(TRUTH, GUESSES)
+@pytest.fixture(params=[TRUTH, ONE_PER_LABEL], ids=["any", "one-per-label"])
+def truth(request):
+    return request.param
+
+
+def test_there_is_something_to_score(metric):
+    assert metric(ONE_PER_LABEL, GUESSES).inapplicable is None
+
+
+def test_figures_are_named_after_the_metric_and_lie_in_0_to_1(metric, truth):
+    result = metric(truth, GUESSES)
     if result.inapplicable is not None:
         assert result.values == {} and result.inapplicable
         return
@@ -106,8 +117,8 @@ def test_every_convention_has_a_rule_in_one_line(metric):
     assert rule and "\n" not in rule and metric.module.__doc__
 
 
-def test_drawing_each_video_once_gives_the_figures_themselves(metric):
-    result = metric(TRUTH, GUESSES)
+def test_drawing_each_video_once_gives_the_figures_themselves(metric, truth):
+    result = metric(truth, GUESSES)
     assert set(result.headline) <= set(result.values)
     assert bool(result.headline) == (result.inapplicable is None)
     if result.headline:
@@ -117,40 +128,40 @@ def test_drawing_each_video_once_gives_the_figures_themselves(metric):
             assert once[key] == pytest.approx([result.values[key]] * 2, abs=1e-12)
 
 
-def test_a_video_drawn_twice_counts_as_two_videos(metric):
+def test_a_video_drawn_twice_counts_as_two_videos(metric, truth):
     """Resampling gives what the metric gives for a dataset in which the drawn videos stand as often as drawn."""
     # All scores differ, since copies of a video that tie with other videos would stand in another order.
     guesses = [event.replace(score=0.9 - 0.01 * index) for index, event in enumerate(GUESSES)]
-    result = metric(TRUTH, guesses)
+    result = metric(truth, guesses)
     weights = np.array([[2, 1, 0], [0, 0, 3], [1, 2, 1]])
     resampled = result.resample(weights) if result.headline else {}
     for row, times in enumerate(weights.tolist()):
         drawn = [(video, f"{video}-{copy}") for video, count in zip(VIDEOS, times) for copy in range(count)]
-        videos = {new: Video(new, num_frames=100, width=64, height=64, label=TRUTH.videos[old].label) for old, new in drawn}
+        videos = {new: Video(new, num_frames=100, width=64, height=64, label=truth.videos[old].label) for old, new in drawn}
 
         def copies(events):
             return [event.replace(video_id=new) for event in events for old, new in drawn if old == event.video_id]
 
-        again = metric(Dataset(LABELS, videos, copies(TRUTH.events)), copies(guesses), tuple(videos))
+        again = metric(Dataset(LABELS, videos, copies(truth.events)), copies(guesses), tuple(videos))
         for key in result.headline:
             assert resampled[key][row] == pytest.approx(again.values[key], abs=1e-9), (key, times)
 
 
 def test_no_truth_gives_numbers_or_a_reason(metric):
-    result = metric(dataset([]), GUESSES)
+    result = metric(dataset([], labels_of_videos=(None, None, None)), GUESSES)
     assert set(result.values.values()) <= {0.0}
     assert result.inapplicable or any("no truth" in note for note in result.notes)
 
 
 def test_no_predictions_give_numbers_or_a_reason(metric):
-    result = metric(TRUTH, [])
+    result = metric(ONE_PER_LABEL, [])
     assert result.inapplicable or result.values
     assert all(math.isfinite(value) for value in result.values.values())
 
 
 def test_the_order_of_the_videos_counts_nothing(metric):
-    plain = metric(TRUTH, GUESSES)
-    assert metric(TRUTH, GUESSES, VIDEOS[::-1]).values == pytest.approx(plain.values, abs=1e-12)
+    plain = metric(ONE_PER_LABEL, GUESSES)
+    assert metric(ONE_PER_LABEL, GUESSES, VIDEOS[::-1]).values == pytest.approx(plain.values, abs=1e-12)
 
 
 def test_the_truth_itself_is_perfect_and_nothing_finds_nothing(map_metric):
