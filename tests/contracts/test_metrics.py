@@ -192,7 +192,9 @@ def test_false_answers_below_all_others_change_nothing(map_metric):
     nowhere = Event("v0", "take", 99, 100, np.array([99]), np.array([[60.0, 60.0, 61.0, 61.0]]), score=-1.0)
     assert map_metric(TRUTH, [*GUESSES, nowhere]).values == plain
     above = map_metric(TRUTH, [*GUESSES, nowhere.replace(score=2.0)]).values
-    assert all(above[key] < plain[key] for key in plain)
+    # A recall counts what the first predictions find, which one false answer need not change.
+    assert all(above[key] < plain[key] for key in plain if "/map@" in key)
+    assert all(above[key] <= plain[key] for key in plain)
 
 
 def test_thresholds_can_be_chosen(map_metric):

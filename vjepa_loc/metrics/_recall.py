@@ -46,8 +46,8 @@ def recall_of_first(
     def figure(share: np.ndarray, class_M: np.ndarray, num_classes: int, weights_WV: np.ndarray) -> np.ndarray:
         """Per resample and class, (W, C); NaN without truth."""
         place_M, size = class_M * inputs.num_videos + truths.video_N, num_classes * inputs.num_videos
-        found_CV = np.bincount(place_M, weights=share, minlength=size).reshape(num_classes, -1)
-        all_CV = np.bincount(place_M, minlength=size).reshape(num_classes, -1)
+        found_CV = np.bincount(place_M, weights=share, minlength=size).reshape(num_classes, inputs.num_videos)
+        all_CV = np.bincount(place_M, minlength=size).reshape(num_classes, inputs.num_videos)
         found_WC, all_WC = weights_WV @ found_CV.T, weights_WV @ all_CV.T
         return np.divide(found_WC, all_WC, out=np.full(found_WC.shape, np.nan), where=all_WC > 0)
 

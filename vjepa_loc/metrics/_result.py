@@ -62,7 +62,7 @@ def not_applicable(reason: str) -> MetricResult:
 
 
 def together(*results: MetricResult, notes: Sequence[str] = ()) -> MetricResult:
-    """One result of several that have different figures, with `notes` before theirs, each once. Each result has a `resample`."""
+    """One result of several with figures of their own and a `resample` each; `notes` come before theirs, each once."""
     per_class: dict[str, dict[str, float]] = {}
     for result in results:
         for label, figures in result.per_class.items():

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from vjepa_loc.metrics._average_precision import levels_of, mean_average_precision, unscored_notes
-from vjepa_loc.metrics._event_matching import answers_of_labels, ranked
+from vjepa_loc.metrics._event_matching import answers_of_labels, found_by_order, ranked
 from vjepa_loc.metrics._free_truths import match_pairs
 from vjepa_loc.metrics._result import MetricResult
 from vjepa_loc.overlap import paired_span_iou
@@ -19,6 +20,8 @@ from vjepa_loc.scoring_input import EventTable, ScoringInput
 
 # Pairs that are looked at in one go, so that memory stays small.
 _CHUNK = 4_000_000
+
+_match = partial(match_pairs, last_of_equals=True)
 
 Overlap = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From two sets of intervals (K, 2) to how much those of the same row overlap, or how close they are (K,)."""
@@ -58,7 +61,7 @@ def match_spans(inputs: ScoringInput, pairs: SpanPairs, levels_R: np.ndarray) ->
     overlaps most of those that are free, the last in the file among equals."""
     rank_N = np.empty(len(inputs.predictions), dtype=np.int64)
     rank_N[ranked(inputs.predictions.score_N)] = np.arange(len(rank_N))
-    return match_pairs(rank_N[pairs.prediction_K], pairs.truth_K, pairs.overlap_K, levels_R, last_of_equals=True)
+    return _match(rank_N[pairs.prediction_K], pairs.truth_K, pairs.overlap_K, levels_R)
 
 
 def span_precision(
@@ -69,11 +72,8 @@ def span_precision(
     headline: Sequence[str] | None = None,
 ) -> MetricResult:
     """`<key>/map@...` of matched spans: mean average precision over the labels that have truth."""
-    levels_R = levels_of(entries)
-    true_NR = np.zeros((len(inputs.predictions), len(levels_R)), dtype=bool)
-    at, level = np.nonzero(match_spans(inputs, pairs, levels_R))
-    true_NR[pairs.prediction_K[at], level] = True
-    truths, order_N = inputs.truths, ranked(inputs.predictions.score_N)
+    levels_R, truths, order_N = levels_of(entries), inputs.truths, ranked(inputs.predictions.score_N)
+    true_NR = found_by_order(order_N, pairs.prediction_K, pairs.truth_K, pairs.overlap_K, levels_R, _match)
     everything = np.ones(len(truths), dtype=bool)
     answers = answers_of_labels(inputs, np.unique(truths.label_N).tolist(), order_N, true_NR, everything)
     return mean_average_precision(
