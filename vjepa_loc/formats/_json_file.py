@@ -89,11 +89,18 @@ def dump_entries(path: Path, fields: dict, key: str, entries: dict[str, object])
     write_text(path, text)
 
 
+def dump_list(path: Path, entries: list) -> None:
+    """Write a JSON list, an entry per line, all or nothing. Raises `DatasetError` as `dump_object` does."""
+    with _encodable(path) as encode:
+        lines = ",\n".join(map(encode, entries))
+    write_text(path, f"[\n{lines}\n]\n" if lines else "[]\n")
+
+
 @contextlib.contextmanager
 def _encodable(path: Path) -> Iterator[Callable[[object], str]]:
     try:
         yield json.JSONEncoder(allow_nan=False).encode
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be written as JSON: {error}") from None
 
 
