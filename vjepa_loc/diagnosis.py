@@ -43,6 +43,7 @@ whose gain takes every error of a kind away, and whose kind follows the one trut
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -87,12 +88,20 @@ PROFILE_LENGTH = 10
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """The explanation of one figure, for reports; `figures` is its content as plain values."""
+    """The explanation of one figure: `figures` is its content as plain values, from which the rest is drawn."""
 
-    tables: tuple[ResultTable, ...]
-    pictures: tuple[Picture, ...]
-    notes: list[str]
     figures: dict
+    notes: list[str]
+
+    @cached_property
+    def tables(self) -> tuple[ResultTable, ...]:
+        """Those that have rows."""
+        return _tables(self.figures)
+
+    @cached_property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Gains, recall and the profile, where there is truth and there are predictions."""
+        return _pictures(self.figures)
 
     def to_dict(self) -> dict:
         """JSON values: mAPs, recalls and shares 0..1, counts whole."""
@@ -126,7 +135,7 @@ def diagnose(inputs: ScoringInput, threshold: float = 0.5) -> Diagnosis:
         "costly_false_positives": costly_false_positives(inputs, found),
         "costly_missed": costly_missed(inputs, found),
     }
-    return Diagnosis(_tables(figures), _pictures(figures), notes + missing, figures)
+    return Diagnosis(figures, notes + missing)
 
 
 def _explained_metric(inputs: ScoringInput) -> tuple[str, list[str]]:
