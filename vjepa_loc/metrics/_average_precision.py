@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from vjepa_loc.scoring_input import ScoringInput
 from vjepa_loc.metrics._free_truths import match_pairs
 from vjepa_loc.metrics._result import MetricResult
 
-# Elements of the largest temporary array, so that memory stays small however many answers and resamples there are.
-_CHUNK = 2_000_000
+# Elements of the largest temporary array: memory stays small, and the arrays stay in the processor's cache.
+_CHUNK = 500_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ def envelope_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndarr
 
     As interpolated_prec_rec in activitynet/ActivityNet, Evaluation/utils.py; PASCAL VOC's all-point AP is the same.
     """
-    return (_envelope(num_true_WK, num_all_WK) * copies_WK).sum(axis=1) / num_truths_W
+    return np.einsum("wk,wk->w", _envelope(num_true_WK, num_all_WK), copies_WK) / num_truths_W
 
 
 def trapezoid_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndarray:
@@ -53,24 +54,35 @@ def trapezoid_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndar
     As pr_to_ap in MCG-NJU/MOC-Detector, src/ACT_utils/ACT_utils.py. Only true answers move the recall, and the line to
     one starts at the precision right before it.
     """
-    area_W = np.zeros(len(copies_WK))
-    before_true_WK, before_all_WK = num_true_WK - copies_WK, num_all_WK - copies_WK
-    for copy in range(int(copies_WK.max(initial=0))):
-        left = np.where(before_all_WK + copy > 0, _ratio(before_true_WK + copy, before_all_WK + copy), 1.0)
-        right = _ratio(before_true_WK + copy + 1, before_all_WK + copy + 1)
-        area_W += np.where(copies_WK > copy, (left + right) / 2, 0.0).sum(axis=1)
-    return area_W / num_truths_W
+    true_WK, all_WK = num_true_WK - copies_WK, num_all_WK - copies_WK
+    left_WK = np.where(all_WK > 0, true_WK / np.maximum(all_WK, 1), 1.0)
+    area_W = np.einsum("wk,wk->w", left_WK + (true_WK + 1) / (all_WK + 1), copies_WK > 0)
+    for copy in range(1, int(copies_WK.max(initial=0))):
+        at = np.flatnonzero(copies_WK > copy)
+        num_true, num_all = true_WK.ravel()[at] + copy, all_WK.ravel()[at] + copy
+        lines = num_true / num_all + (num_true + 1) / (num_all + 1)
+        area_W += np.bincount(at // copies_WK.shape[1], weights=lines, minlength=len(area_W))
+    return area_W / 2 / num_truths_W
 
 
 def coco_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndarray:
     """Mean of the precision envelope at the recalls 0, 0.01, ..., 1. As accumulate in cocodataset/cocoapi, cocoeval.py."""
-    recalls = np.linspace(0.0, 1.0, 101)
     envelope_WK = _envelope(num_true_WK, num_all_WK)
-    area_W = np.zeros(len(copies_WK))
-    for row, (envelope_K, num_true_K) in enumerate(zip(envelope_WK, num_true_WK, strict=True)):
-        at = np.searchsorted(num_true_K / num_truths_W[row], recalls, side="left")
-        area_W[row] = np.append(envelope_K, 0.0)[at].mean()
-    return area_W
+    recalls_S, num_truths_W1 = np.linspace(0.0, 1.0, 101), num_truths_W[:, None]
+    # The fewest true answers that reach each recall, compared as quotients as there. The envelope at the first true
+    # answer is that at recall 0.
+    needed_WS = np.maximum(np.ceil(recalls_S * num_truths_W1), 1)
+    needed_WS -= ((needed_WS - 1) / num_truths_W1 >= recalls_S) & (needed_WS > 1)
+    needed_WS += needed_WS / num_truths_W1 < recalls_S
+    # One search over all rows, each of which goes on counting where the one before ended.
+    num_true_flat = np.cumsum(copies_WK, dtype=np.int64)
+    total_W1 = num_true_WK[:, -1:] if num_true_WK.shape[1] else np.zeros_like(num_truths_W1)
+    before_W1 = np.cumsum(total_W1, axis=0) - total_W1
+    reached_WS = needed_WS <= total_W1
+    at = np.searchsorted(num_true_flat, (before_W1 + needed_WS.astype(np.int64))[reached_WS], side="left")
+    precision_WS = np.zeros(needed_WS.shape)
+    precision_WS[reached_WS] = envelope_WK.ravel()[at]
+    return precision_WS.mean(axis=1)
 
 
 def average_precisions(answers: RankedAnswers, weights_WV: np.ndarray, curve: Curve) -> np.ndarray:
@@ -78,36 +90,48 @@ def average_precisions(answers: RankedAnswers, weights_WV: np.ndarray, curve: Cu
 
     A video that counts twice gives its answers and truths twice, the copies of an answer one after the other.
     """
-    weights_WV = np.asarray(weights_WV, dtype=np.int32)
-    num_resamples, num_levels = len(weights_WV), answers.true_PR.shape[1]
-    ap_WR = np.full((num_resamples, num_levels), np.nan)
-    num_truths_W = weights_WV @ np.asarray(answers.num_truths_V, dtype=np.int64)
-    step = max(1, _CHUNK // max(len(answers.video_P), 1))
+    weights_VW = np.ascontiguousarray(np.asarray(weights_WV, dtype=np.int32).T)
+    num_resamples, num_levels = weights_VW.shape[1], answers.true_PR.shape[1]
+    with_truths = np.flatnonzero(answers.num_truths_V)
+    num_truths_W = np.asarray(answers.num_truths_V, dtype=np.int64)[with_truths] @ weights_VW[with_truths]
+    # At each level, how many answers stand up to each true one: the rest of the ranking is never looked at.
+    found_of_level = [np.flatnonzero(answers.true_PR[:, level]) for level in range(num_levels)]
+    if answers.ignored_PR is None:
+        at_U = np.flatnonzero(answers.true_PR.any(axis=1))
+        shared = _steps_between(at_U, answers.video_P, len(weights_VW))
+        steps_of_level = [shared] * num_levels
+        place_of_level = [np.searchsorted(at_U, found_K) for found_K in found_of_level]
+    else:
+        steps_of_level = [
+            _steps_between(found_K, answers.video_P, len(weights_VW), ~answers.ignored_PR[:, level])
+            for level, found_K in enumerate(found_of_level)
+        ]
+        place_of_level = [np.arange(len(found_K)) for found_K in found_of_level]
+    ap_WR = np.empty((num_resamples, num_levels))
+    step = max(1, _CHUNK // max(1, *(steps.shape[0] for steps in steps_of_level))) if num_levels else num_resamples
     for start in range(0, num_resamples, step):
-        chunk = slice(start, start + step)
-        known_W = num_truths_W[chunk] > 0
-        if known_W.any():
-            ap_WR[chunk][known_W] = _chunk_precisions(
-                answers, weights_WV[chunk][known_W], num_truths_W[chunk][known_W], curve
-            )
+        some_VW, num_truths = weights_VW[:, start : start + step], num_truths_W[start : start + step]
+        num_all_UW, last = None, None
+        for level, (found_K, steps, place_K) in enumerate(zip(found_of_level, steps_of_level, place_of_level, strict=True)):
+            if steps is not last:
+                num_all_UW, last = np.cumsum(steps @ some_VW, axis=0, dtype=np.int32), steps
+            copies_WK = np.ascontiguousarray(some_VW[answers.video_P[found_K]].T)
+            num_true_WK = np.cumsum(copies_WK, axis=1, dtype=np.int32)
+            # Without truth there is no true answer either: any number above 0 will do.
+            num_all_WK = np.ascontiguousarray(num_all_UW[place_K].T)
+            ap_WR[start : start + step, level] = curve(copies_WK, num_true_WK, num_all_WK, np.maximum(num_truths, 1))
+    ap_WR[num_truths_W == 0] = np.nan
     return ap_WR
 
 
-def _chunk_precisions(answers, weights_WV, num_truths_W, curve) -> np.ndarray:
-    copies_WP = weights_WV[:, answers.video_P]
-    all_WP = np.cumsum(copies_WP, axis=1, dtype=np.int32) if answers.ignored_PR is None else None
-    columns = []
-    for level in range(answers.true_PR.shape[1]):
-        found_K = np.flatnonzero(answers.true_PR[:, level])
-        if answers.ignored_PR is None:
-            num_all_WK = all_WP[:, found_K]
-        else:
-            counted = ~answers.ignored_PR[:, level]
-            num_all_WK = np.cumsum(copies_WP * counted, axis=1, dtype=np.int32)[:, found_K]
-        copies_WK = copies_WP[:, found_K]
-        num_true_WK = np.cumsum(copies_WK, axis=1, dtype=np.int32)
-        columns.append(curve(copies_WK, num_true_WK, num_all_WK, num_truths_W))
-    return np.stack(columns, axis=1) if columns else np.empty((len(weights_WV), 0))
+def _steps_between(
+    at_K: np.ndarray, video_P: np.ndarray, num_videos: int, counted_P: np.ndarray | None = None
+) -> sparse.csr_array:
+    """How many counted answers of each video stand after the ranks `at_K[k - 1]` and up to `at_K[k]`, (K, V)."""
+    rank = np.arange(at_K[-1] + 1 if len(at_K) else 0)
+    rank = rank if counted_P is None else rank[counted_P[: len(rank)]]
+    entries = np.ones(len(rank), dtype=np.int32), (np.searchsorted(at_K, rank), video_P[rank])
+    return sparse.csr_array(entries, shape=(len(at_K), num_videos))
 
 
 def mean_average_precision(
@@ -136,6 +160,8 @@ def mean_average_precision(
     columns = {name: np.searchsorted(levels_R, np.asarray(values)) for name, values in entries.items()}
 
     def figures(weights_WV: np.ndarray, chosen: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
+        # In the order in memory and the type that each label would bring them to.
+        weights_WV = np.asfortranarray(weights_WV, dtype=np.int32)
         needed = np.unique(np.concatenate([columns[name] for name in chosen])) if chosen else np.empty(0, dtype=int)
         place = {name: np.searchsorted(needed, columns[name]) for name in chosen}
         classes = {label: _only_levels(answers, needed) for label, answers in answers_of.items()}
@@ -213,10 +239,10 @@ def _mean_of_known(values: Sequence[np.ndarray], num_resamples: int) -> np.ndarr
 
 def _envelope(num_true_WK: np.ndarray, num_all_WK: np.ndarray) -> np.ndarray:
     # An answer that was not drawn has the precision of the one before it, which the envelope there covers already.
-    precision_WK = _ratio(num_true_WK, num_all_WK)
+    precision_WK = num_true_WK / np.maximum(num_all_WK, 1)
     return np.maximum.accumulate(precision_WK[:, ::-1], axis=1)[:, ::-1]
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, nothing: float = 0.0) -> np.ndarray:
     part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.full(part.shape, nothing), where=whole > 0)
+    return np.divide(part, whole, out=np.full_like(part, nothing, dtype=np.float64), where=whole > 0)
