@@ -137,7 +137,8 @@ class Judged:
             upper.vlines(mean_B[known_B], share_B[known_B], mean_B[known_B], color=MISSED, linewidth=1.5, label="gap to the mean score")
             upper.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, label="calibrated")
             upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
-            upper.legend(frameon=False, loc="upper left")
+            # Above the axes: bars may fill any corner.
+            upper.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
             lower.bar(middle_B, num_B, width * 0.92, color=INK)
             lower.set(xlabel="score", ylabel=what)
             svg = figure_svg(figure)

@@ -40,8 +40,8 @@ def compute(inputs: ScoringInput, convention: str = "", thresholds: Thresholds =
         return not_applicable(scores)
     labelled = np.flatnonzero(scores.truth_V >= 0)
     rank_of = {
-        "clip": (scores.video_C, scores.clips.ranks(scores.truth_V[scores.video_C])),
         "video": (labelled, scores.videos.ranks(scores.truth_V)[labelled]),
+        "clip": (scores.video_C, scores.clips.ranks(scores.truth_V[scores.video_C])),
     }
     notes = list(scores.notes)
     tops = [1, 5]

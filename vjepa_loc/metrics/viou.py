@@ -40,7 +40,7 @@ def compute(inputs: ScoringInput, convention: str = "", thresholds: Thresholds =
     if isinstance(queries, str):
         return not_applicable(queries)
     tiou_Q, viou_Q = _overlaps(inputs, queries)
-    figures_Q = {f"{key}/m_tiou": tiou_Q, f"{key}/m_viou": viou_Q}
+    figures_Q = {f"{key}/m_viou": viou_Q, f"{key}/m_tiou": tiou_Q}
     for name, values in entries.items():
         figures_Q[f"{key}/viou@{name}"] = (viou_Q[:, None] > np.array(values)).mean(axis=1)
 
@@ -74,10 +74,10 @@ def _overlaps(inputs: ScoringInput, queries: Queries) -> tuple[np.ndarray, np.nd
     prediction_C, truth_box_C, box_C = common_boxes(inputs, queries)
     iou_C = paired_box_iou(inputs.predictions.box_B4[box_C], inputs.truths.box_B4[truth_box_C])
     summed_P = np.bincount(prediction_C, weights=iou_C, minlength=len(inputs.predictions))
-    # The frames covered, as Event.covered_frames.
+    # The frames covered, as Event.covered_frames; a truth with boxes covers some.
     truth_frames, answer_frames = np.ceil(truth - 0.5), np.ceil(answer - 0.5)
     num_frames = np.maximum(truth_frames[:, 1], answer_frames[:, 1]) - np.minimum(truth_frames[:, 0], answer_frames[:, 0])
-    viou_Q[answered] = summed_P[best] / np.maximum(num_frames, 1)
+    viou_Q[answered] = summed_P[best] / num_frames
     return tiou_Q, viou_Q
 
 

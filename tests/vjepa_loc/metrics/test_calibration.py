@@ -83,9 +83,9 @@ def test_of_videos_the_most_probable_label_counts():
 
 
 def test_a_video_of_equal_labels_takes_the_first():
-    even = [event(0, 10, 0.5, label) for label in ("return", "take")]
-    assert result([], even, ("take", None)).values["calibration/video_ece"] == 0.5
-    assert result([], [one.replace(score=0.4) for one in even], ("return", None)).values["calibration/video_ece"] == 0.4
+    even = [event(0, 10, 0.4, label) for label in ("return", "take")]
+    assert result([], even, ("take", None)).values["calibration/video_ece"] == 0.6
+    assert result([], even, ("return", None)).values["calibration/video_ece"] == 0.4
 
 
 def test_what_has_nothing_to_say_says_why():
@@ -112,6 +112,13 @@ def test_against_a_loop_over_bins():
             if inside:
                 total += len(inside) / 200 * abs(np.mean([one[0] for one in inside]) - np.mean([one[1] for one in inside]))
         assert judged.error() == pytest.approx(total, abs=1e-12)
+        # 200 predictions in 15 bins: five of 14 and ten of 13.
+        ascending = sorted(zip(scores.tolist(), right.tolist()), key=lambda one: one[0])
+        total = 0.0
+        for size in [14] * 5 + [13] * 10:
+            inside, ascending = ascending[:size], ascending[size:]
+            total += abs(sum(score - one for score, one in inside)) / 200
+        assert judged.adaptive_error() == pytest.approx(total, abs=1e-12) and not ascending
 
 
 def test_table_and_picture_show_the_bins():

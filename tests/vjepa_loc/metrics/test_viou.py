@@ -53,6 +53,8 @@ def test_intervals_are_not_rounded_and_frames_count_by_their_middle():
     # 0.6 to 3.5 covers the middles of frames 1 and 2.
     assert figures([tube(0, 4)], [tube(0.6, 3.5, 0.5, frames=[1, 2])])["m_tiou"] == pytest.approx(2.9 / 4)
     assert figures([tube(0, 4)], [tube(0.6, 3.5, 0.5, frames=[1, 2])])["m_viou"] == 2 / 4
+    # 2.6 to 5.2 covers frames 3 and 4, so that the union are frames 0 to 4.
+    assert figures([tube(0, 4)], [tube(2.6, 5.2, 0.5, frames=[3, 4])])["m_viou"] == 1 / 5
     # Between two middles lies no frame at all.
     assert figures([tube(0, 4)], [tube(0.6, 1.2, 0.5, frames=[])])["m_viou"] == 0
 

@@ -57,7 +57,8 @@ def test_volume_iou_is_of_areas_not_of_box_iou():
     wide = track(0, 0, 0.5, box=(0, 0, 20, 10))
     values = figures([track(0, 1)], [wide], thresholds=[0.33, 0.34])
     assert values["stap@0.33"] == 1 and values["stap@0.34"] == 0
-    # The same place at another time shares nothing.
+    # The same time at another place shares nothing, nor does the same place at another time.
+    assert figures([track(0, 1)], [track(0, 1, 0.5, box=(15, 15, 25, 25))], thresholds=[0.01])["stap@0.01"] == 0
     assert figures([track(0, 1)], [track(2, 3, 0.5)], thresholds=[0.01])["stap@0.01"] == 0
 
 
