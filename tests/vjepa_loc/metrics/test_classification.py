@@ -69,6 +69,13 @@ def test_mean_class_accuracy_is_over_the_classes_that_have_truth():
     assert set(found.per_class) == {"a", "b"}
 
 
+def test_resampled_class_accuracy_is_over_the_classes_drawn():
+    truth = {"v1": "b", "v2": "a", "v3": "b"}
+    found = result(truth, clip("v1", 0, {"b": 1.0}), clip("v2", 0, {"b": 1.0}), clip("v3", 0, {"a": 1.0}))
+    drawn = found.resample(np.array([[2, 1, 0], [2, 0, 1], [0, 3, 0], [1, 1, 1]]))
+    assert drawn["classification/video_mean_class_acc"] == pytest.approx([1 / 2, 2 / 3, 0, 1 / 4])
+
+
 def test_a_video_without_predictions_is_one_wrong_video_and_one_wrong_clip():
     clips = [clip("v", 0, {"a": 1.0}), clip("v", 10, {"a": 1.0})]
     found = result({"v": "a", "w": "a"}, *clips)
