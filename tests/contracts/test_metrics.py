@@ -177,6 +177,8 @@ def test_the_truth_itself_is_perfect_and_nothing_finds_nothing(map_metric):
 # Conventions by which even the truth does not reach 1, with the reason.
 OFFICIALLY_IMPERFECT = {
     "tube_map[act]": "a label without truth counts 0",
+    "frame_map[act]": "a label without truth counts 0",
+    "frame_map[coco]": "one box on each frame does not find two truths there: recall@1",
 }
 
 
