@@ -30,6 +30,9 @@ app.add_typer(dataset_commands.app, name="dataset")
 # Typer's own exceptions for a wrong command line are not public; their base is that of the one that is.
 UsageError = typer.BadParameter.__mro__[1]
 
+# As many rows of labels as can be looked over; --json has all.
+MOST_LABELS = 40
+
 # The exit code of a program that Ctrl-C ended; Typer returns it where it caught the interrupt itself.
 INTERRUPTED = 130
 
@@ -220,7 +223,8 @@ def predict(
         answer = predict_split(loaded, truth, open_stores(loaded, stores or ()), split)
         failed = {video_id: "not in the store" for video_id in answer.missing}
     videos, events = answer.dataset, answer.events
-    write_predictions_as(format_name, events, videos, out)
+    writing = write_predictions_as(format_name, events, videos, out)
+    say(*writing["notes"])
     if json_output:
         print_json({"out": str(out), "videos": list(videos.videos), "events": len(events), "failed": failed})
     else:
@@ -240,20 +244,26 @@ def convert(
     dataset: DatasetOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Annotations or predictions from one format to another."""
+    """Annotations or predictions from one format to another; prints what was read, left out and lost, and why."""
     from vjepa_loc.convert import convert_dataset, convert_predictions
     from vjepa_loc.dataset import read_dataset
 
     if predictions:
-        events = convert_predictions(source, read_dataset(read_workspace(Path()).dataset_path(dataset)), target, from_format, to_format)
-        counts = {"events": len(events), "out": str(target)}
+        truth = read_dataset(read_workspace(Path()).dataset_path(dataset))
+        done = convert_predictions(source, truth, target, from_format, to_format)
     else:
         from features.check import probe_for_formats
 
-        converted = convert_dataset(source, target, from_format, to_format, probe_for_formats if probe else None)
-        say(*converted.extra.get("reading", {}).get("notes", ()))
-        counts = {"videos": len(converted.videos), "events": len(converted.events), "out": str(target)}
-    print_json(counts) if json_output else print(", ".join(f"{name}: {value}" for name, value in counts.items()))
+        done = convert_dataset(source, target, from_format, to_format, probe_for_formats if probe else None)
+    if json_output:
+        print_json(done.to_dict() | {"out": str(target)})
+        return
+    for table in (done.label_table(most=MOST_LABELS), done.account_table()):
+        if table.rows:
+            print_table(table.title, table.columns, table.texts())
+    for note in done.notes():
+        print(note)
+    print(f"written as {to_format}: {target}")
 
 
 @app.command("check-videos")

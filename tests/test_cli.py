@@ -23,7 +23,10 @@ ROOT = Path(cli.__file__).parent
 SURFACE = {
     "extract": ["--encoder", "--dataset", "--store", "--on-mismatch", "--dry-run", "--json", "--set"],
     "train-head": ["--head", "--dataset", "--store", "--runs", "--epochs", "--seed", "--resume", "--config", "--json", "--set"],
-    "evaluate": ["--split", "--run", "--predictions", "--metric", "--iou", "--out", "--dataset", "--store", "--runs", "--json"],
+    "evaluate": [
+        "--split", "--run", "--predictions", "--metric", "--iou", "--against", "--bootstrap", "--seed", "--out", "--dataset", "--store",
+        "--runs", "--json",
+    ],
     "predict": ["[FILE]...", "--run", "--split", "--video", "--out", "--format", "--dataset", "--store", "--runs", "--json", "--set"],
     "convert": ["source", "target", "--from", "--to", "--predictions", "--probe", "--dataset", "--json"],
     "check-videos": ["[FILE]...", "--dataset", "--json"],
@@ -130,14 +133,23 @@ def test_without_arguments_the_help_is_printed(run):
         (["evaluate", "--run", "data"], "data is no run folder: it has no run.json"),
         (["evaluate", "--predictions", "p.json", "--split", "vall"], "no video has the split 'vall', expected one of: train, val, all. Did you mean 'val'?"),
         (["evaluate", "--predictions", "p.json", "--metric", "tall"], "unknown metric 'tall'"),
+        (["evaluate", "--predictions", "p.json", "--metric", "frame_map[coc]"], "unknown metric 'frame_map[coc]', expected one of: frame_map[act], "),
+        (["evaluate", "--metric", "tal[]"], "unknown metric 'tal[]', expected one of: tal, tal[drop]"),
+        (["evaluate", "--predictions", "p.json", "--iou", "0.5,0.5"], "two entries would both be named '0.50'; leave one out"),
+        (["evaluate", "--predictions", "p.json", "--bootstrap", "-1"], "--bootstrap: expected 0 or more, got -1"),
+        (["evaluate", "--predictions", "p.json", "--against", "absent"], "--against absent: expected a run folder or a prediction file, there is nothing"),
+        (["evaluate", "--predictions", "p.json", "--against", "data"], "--against data: expected a run folder or a prediction file, got a folder without run.json"),
+        (["evaluate", "--predictions", "p.json", "--against", "data/a.mp4"], "data/a.mp4: expected a JSON file"),
+        (["evaluate", "--predictions", "p.json", "--against", "wrong_label.json"], "wrong_label.json: events[0], label: unknown name 'steal'"),
+        (["evaluate", "--predictions", "p.json", "--store", "nowhere"], "nowhere does not exist"),
         (["evaluate", "--predictions", "p.json", "--iou", "2"], "--iou: expected a number (0.5)"),
         (["evaluate", "--predictions", "absent.json"], "prediction file absent.json does not exist"),
         (["evaluate", "--predictions", "p.json", "--run", "r"], "--run and --predictions exclude each other"),
         (["evaluate", "--predictions", "wrong_label.json"], "unknown name 'steal', expected one of: take"),
         (["predict"], "expected either --split NAME or --video FILE"),
         (["predict", "--split", "val", "--video", "x.mp4"], "expected either --split NAME or --video FILE"),
-        (["predict", "--split", "val", "--format", "groceri"], "unknown format 'groceri', expected one of: activitynet, grocery, native"),
-        (["convert", "data/dataset.json", "out", "--to", "grocery"], "format 'grocery' cannot write datasets; those that can: activitynet, native"),
+        (["predict", "--split", "val", "--format", "groceri"], "unknown format 'groceri', expected one of: activitynet, boris, cvat, grocery, label_studio, native"),
+        (["convert", "data/dataset.json", "out", "--to", "grocery"], "format 'grocery' cannot write datasets; those that can: activitynet, boris, cvat, label_studio, native"),
         (["convert", "absent", "out.json", "--from", "grocery"], "absent"),
         (["check-videos", "--dataset", "absent.json"], "dataset file absent.json does not exist"),
         (["synthesize", "out", "--videos", "0"], "expected at least 1 video"),
@@ -304,6 +316,24 @@ def test_a_prediction_file_is_scored_without_model_store_or_video(workspace, run
     assert code == 0 and "tal/map@0.50" in out and "stal" not in out
 
 
+def test_predictions_are_compared_with_others_and_drawn_from_the_seed(workspace, run):
+    truth = json.loads((workspace / "data" / "dataset.json").read_text())
+    for name, moved in {"good.json": 0, "bad.json": 8}.items():
+        events = [event | {"start_frame": event["start_frame"] + moved, "end_frame": event["end_frame"] + moved, "score": 0.9} for event in truth["events"]]
+        for event in events:
+            del event["boxes"]
+        (workspace / name).write_text(json.dumps({"format": "vjepa_loc", "version": 1, "events": events}))
+    arguments = ["evaluate", "--predictions", "good.json", "--split", "all", "--against", "bad.json", "--metric", "tal", "--bootstrap", "50", "--seed", "7"]
+    code, out, _ = run(*arguments, "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["bootstrap"] == {"resamples": 50, "seed": 7} and answer["intervals"]["tal/map@0.50"] == [1, 1]
+    assert answer["against"]["name"] == "bad.json" and answer["against"]["differences"]["tal/map@0.50"] == {"difference": 1, "low": 1, "high": 1}
+    code, out, _ = run(*arguments)
+    assert code == 0 and "Difference to bad.json" in out and max(map(len, out.splitlines())) <= 100
+    code, out, _ = run("evaluate", "--predictions", "good.json", "--metric", "tal", "--bootstrap", "0", "--json")
+    assert code == 0 and json.loads(out)["intervals"] == {}
+
+
 def test_train_evaluate_and_predict(workspace, run):
     assert run("extract")[0] == 0
     code, out, _ = run("train-head", "--head=mean_box", "--epochs", "1", "--seed", "3", "--set", "window_frames=64", "--json")
@@ -316,6 +346,12 @@ def test_train_evaluate_and_predict(workspace, run):
     assert code == 0 and answer["run"] == Path(run_path).name and answer["store_fingerprints"] == [fingerprint]
     assert (Path(run_path) / "evaluation-val" / "metrics.json").is_file()
 
+    assert run("predict", "--split", "val", "--out", "stored.json", "--json")[0] == 0
+    # The run against its own predictions, and the other way round, which takes the clip seams from the store.
+    for arguments in (["--against", "stored.json"], ["--predictions", "stored.json", "--store", "features", "--against", run_path]):
+        code, out, _ = run("evaluate", *arguments, "--json")
+        assert code == 0 and {found["difference"] for found in last_json(out)["against"]["differences"].values()} == {0}
+
     code, out, _ = run("predict", "--split", "val", "--out", "stored.json", "--json")
     assert code == 0 and last_json(out)["videos"] == ["b"]
     code, out, err = run("predict", "--video", "data/b.mp4", "absent.mp4", "--out", "new.json", "--json")
@@ -327,6 +363,7 @@ def test_train_evaluate_and_predict(workspace, run):
     code, _, err = run("evaluate")
     assert code == 2 and "cannot be opened" in err and "--store" in err
     assert run("evaluate", "--store", "moved", "--json")[0] == 0
+    assert run("evaluate", "--predictions", "stored.json", "--store", "moved", "--against", run_path)[0] == 0
     assert run("extract", "--store", "cropped", "--set", "fit=crop")[0] == 0
     code, _, err = run("evaluate", "--store", "cropped")
     assert code == 2 and "fit: 'stretch' != 'crop'" in err
@@ -343,8 +380,12 @@ def test_no_events_to_train_on_is_one_line(workspace, run):
 
 def test_convert_between_formats_and_back(workspace, run):
     code, out, _ = run("convert", "data/dataset.json", "anet.json", "--to", "activitynet", "--json")
-    assert code == 0 and last_json(out) == {"videos": 2, "events": 2, "out": "anet.json"}
-    assert run("convert", "anet.json", "back.json", "--from", "activitynet")[0] == 0
+    answer = last_json(out)
+    assert code == 0 and answer.items() >= {"videos": 2, "events": 2, "boxes": 16, "frames": 16, "out": "anet.json"}.items()
+    assert answer["labels"] == [{"label": "take", "events": 2, "videos": 2, "frames": 16, "boxes": 16}]
+    assert answer["writing"]["counts"]["boxes_of_events_left_out"] == 2
+    code, out, _ = run("convert", "anet.json", "back.json", "--from", "activitynet")
+    assert code == 0 and "videos without file" in out and out.endswith("written as native: back.json\n")
     assert [event.label for event in read_dataset(workspace / "back.json").events] == ["take", "take"]
 
 

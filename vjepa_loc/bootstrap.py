@@ -17,7 +17,8 @@ import numpy as np
 
 from vjepa_loc.errors import ConfigError
 
-COVERAGE = 0.95
+# The two ends of 95%.
+PERCENTILES = 2.5, 97.5
 
 
 class Interval(NamedTuple):
@@ -68,7 +69,7 @@ def percentile_interval(figure_W: np.ndarray) -> Interval | None:
     known_W = figure_W[~np.isnan(figure_W)]
     if not len(known_W):
         return None
-    low, high = np.percentile(known_W, [50 * (1 - COVERAGE), 50 * (1 + COVERAGE)])
+    low, high = np.percentile(known_W, PERCENTILES)
     return Interval(float(low), float(high))
 
 

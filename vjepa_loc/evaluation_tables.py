@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vjepa_loc.bootstrap import COVERAGE
 from vjepa_loc.tables import Cell, ResultTable
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ FEW_FIGURES = 12
 # `tal/map@0.50`, `tal[drop]/recall@0.50:0.95@1`: what is in front of the IoU threshold, the threshold, what is behind.
 _BY_THRESHOLD = re.compile(r"(?P<front>[^@]+)@(?P<threshold>\d*\.\d+(:\d*\.\d+)?)(?P<rest>@.+)?")
 
-_LOW, _HIGH = f"{COVERAGE:.0%} \nlow", f"{COVERAGE:.0%} \nhigh"
+_LOW, _HIGH = "95% \nlow", "95% \nhigh"
 
 
 def shown_tables(evaluation: Evaluation) -> list[ResultTable]:
@@ -115,7 +114,7 @@ def _threshold_table(evaluation: Evaluation) -> ResultTable:
     thresholds = dict.fromkeys(threshold for cells in by_row.values() for threshold in cells)
     ordered = sorted(thresholds, key=lambda name: (":" in name, [float(number) for number in name.split(":")]))
     rows = tuple((row, *(cells.get(threshold) for threshold in ordered)) for row, cells in by_row.items())
-    return ResultTable("By threshold", ("figure", *(f"@{name}" for name in ordered)), rows)
+    return ResultTable("By threshold", ("figure", *(f"@{name}".replace(":", "\n:") for name in ordered)), rows)
 
 
 def _place(key: str) -> tuple[str, str | None]:

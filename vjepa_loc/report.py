@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vjepa_loc.evaluation_tables import FEW_FIGURES, metric_tables
 from vjepa_loc.overlap import event_spans, span_iou
+from vjepa_loc.page import render_page
 from vjepa_loc.picture import COLOURS
 from vjepa_loc.timegrid import nominal_frames_to_seconds
 
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 WIDTH, GUTTER, MARGIN = 1000, 150, 14
 ROW, BAR, LANE_GAP, AXIS = 13, 10, 9, 22
 MAX_PREDICTION_ROWS = 3
-MAX_DRAWN_PREDICTIONS = 300
+# A page of more bars than this takes a browser seconds to open.
+MAX_DRAWN_PREDICTIONS, MAX_BARS, MAX_TIMELINES = 300, 20_000, 2_000
 FOUND_IOU = 0.5
 
 
@@ -68,31 +71,69 @@ class Timeline:
     facts: list[str]
     num_truths: int
     num_predictions: int
+    num_drawn: int
     missing: bool
+
+
+@dataclass(frozen=True)
+class FigureLine:
+    """One headline figure of a metric's card; `short` is its key without the metric."""
+
+    short: str
+    value: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class MetricCard:
+    """The headline figures of one metric, and its rule in a line."""
+
+    name: str
+    rule: str
+    lines: list[FigureLine]
 
 
 def render_report(evaluation: Evaluation) -> str:
     """The whole report as HTML text. Names are escaped; nothing is loaded from elsewhere."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vjepa_loc", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    scores = [event.score for event in evaluation.predictions]
-    return environment.get_template("report.html").render(
+    scores = evaluation.inputs.predictions.score_N.tolist()
+    timelines = build_timelines(evaluation)
+    return render_page(
+        "report.html",
         evaluation=evaluation,
+        cards=metric_cards(evaluation),
         tables=evaluation.tables(),
-        timelines=build_timelines(evaluation),
-        first_score=first_shown_score(scores, len(evaluation.truths)),
+        metric_tables=metric_tables(evaluation),
+        metric_pictures=[(name, picture) for name, result in evaluation.results.items() for picture in result.pictures],
+        diagnosis=evaluation.diagnosis,
+        timelines=timelines,
+        not_drawn=not_drawn_note(evaluation, timelines),
+        first_score=first_shown_score(scores, len(evaluation.inputs.truths)),
         lowest_score=min(scores, default=0.0),
         highest_score=max(scores, default=1.0),
         found_iou=FOUND_IOU,
         geometry={"width": WIDTH, "gutter": GUTTER, "margin": MARGIN, "bar": BAR},
     )
+
+
+def metric_cards(evaluation: Evaluation) -> list[MetricCard]:
+    """A card per metric with its headline figures, or with all of them where there are few."""
+    few = len(evaluation.metrics) <= FEW_FIGURES
+    cards = []
+    for name, result in evaluation.results.items():
+        keys = list(result.values) if few else list(result.headline)
+        lines = [FigureLine(key.partition("/")[2], result.values[key], evaluation.intervals.get(key)) for key in keys]
+        cards.append(MetricCard(name, evaluation.protocols[name], lines))
+    return cards
+
+
+def not_drawn_note(evaluation: Evaluation, timelines: Sequence[Timeline]) -> str | None:
+    """What the timelines leave out, and where it is; None where they leave out nothing."""
+    notes = []
+    if len(timelines) < len(evaluation.videos):
+        notes.append(f"only the first {len(timelines)} of {len(evaluation.videos)} videos are drawn")
+    if any(timeline.num_drawn < timeline.num_predictions for timeline in timelines):
+        notes.append(f"of each video at most the best {_most_drawn(len(timelines))} predictions are drawn")
+    return f"To keep this page small, {' and '.join(notes)}; predictions.json has all." if notes else None
 
 
 def first_shown_score(scores: Sequence[float], num_truths: int) -> float:
@@ -102,9 +143,10 @@ def first_shown_score(scores: Sequence[float], num_truths: int) -> float:
 
 
 def build_timelines(evaluation: Evaluation) -> list[Timeline]:
-    """The timelines of the split's videos, in the order of the dataset."""
+    """The timelines of the split's first videos, in the order of the dataset."""
     colours = {label: COLOURS[index % len(COLOURS)] for index, label in enumerate(evaluation.dataset.labels)}
     predictions: dict[str, list[Event]] = {video.id: [] for video in evaluation.videos}
+    missing, drawn_videos = set(evaluation.missing_videos), evaluation.videos[:MAX_TIMELINES]
     for event in evaluation.predictions:
         predictions[event.video_id].append(event)
     top_score = max((event.score for event in evaluation.predictions), default=1.0)
@@ -115,9 +157,10 @@ def build_timelines(evaluation: Evaluation) -> list[Timeline]:
             predictions[video.id],
             colours,
             top_score,
-            video.id in evaluation.missing_videos,
+            video.id in missing,
+            _most_drawn(len(drawn_videos)),
         )
-        for video in evaluation.videos
+        for video in drawn_videos
     ]
 
 
@@ -128,8 +171,9 @@ def _timeline(
     colours: dict[str, str],
     top_score: float,
     missing: bool,
+    most_drawn: int,
 ) -> Timeline:
-    drawn = sorted(predictions, key=lambda event: -event.score)[:MAX_DRAWN_PREDICTIONS]
+    drawn = sorted(predictions, key=lambda event: -event.score)[:most_drawn]
     num_frames = video.num_frames or max((event.end_frame for event in [*truths, *drawn]), default=1)
     scale = (WIDTH - GUTTER - MARGIN) / num_frames
     lanes, top = [], 4.0
@@ -143,8 +187,13 @@ def _timeline(
     ticks = [(GUTTER + frame * scale, f"{frame:,}") for frame in tick_frames(num_frames)]
     facts = _facts(video, num_frames, len(truths), len(predictions), len(drawn))
     return Timeline(
-        video.id, axis_y + AXIS, axis_y, lanes, ticks, facts, len(truths), len(predictions), missing
+        video.id, axis_y + AXIS, axis_y, lanes, ticks, facts, len(truths), len(predictions), len(drawn), missing
     )
+
+
+def _most_drawn(num_videos: int) -> int:
+    """How many predictions of a video are drawn at most."""
+    return max(min(MAX_DRAWN_PREDICTIONS, MAX_BARS // max(num_videos, 1)), 1)
 
 
 def _lane(label, colour, truths, predictions, top, scale, top_score) -> Lane:

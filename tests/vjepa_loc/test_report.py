@@ -10,7 +10,7 @@ from vjepa_loc import report
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.evaluation import evaluate
 from vjepa_loc.events import Event
-from vjepa_loc.report import build_timelines, first_shown_score, pack_rows, render_report, tick_frames
+from vjepa_loc.report import build_timelines, first_shown_score, metric_cards, not_drawn_note, pack_rows, render_report, tick_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "input"}
@@ -60,11 +60,12 @@ class Page(HTMLParser):
 def test_the_page_is_whole_and_loads_nothing():
     text = render_report(evaluation([event("v", 1, 20, 0.9), event("v", 100, 110, 0.2, "put")], run="r1"))
     page = Page(text)
-    assert page.links == [] and not re.search(r"https?://|@import|url\(", text)
-    assert page.count("section", "video") == page.count("svg") == 2
+    assert all(link.startswith("#") for link in page.links)
+    assert not re.search(r"https?://|@import|url\((?!#)", re.sub(r'xmlns(:xlink)?="[^"]+"', "", text))
+    assert page.count("section", "video") == 2
     assert page.count("rect", "truth") == 3 and page.count("rect", "predicted") == 2
     visible = "".join(page.text)
-    for part in ("r1", "tal/map@0.50:0.95", "stal/map@0.25", "200 frames (8.0 s)", "50 frames", "no events"):
+    for part in ("r1", "tal/map@0.50:0.95", "Where the missing points go", "Rules and notes", "tal/map@0.25", "200 frames (8.0 s)", "50 frames", "no events"):
         assert part in visible
 
 
@@ -132,6 +133,34 @@ def test_a_long_list_of_predictions_is_cut_and_said_so(monkeypatch):
     (timeline, _) = build_timelines(evaluation([event("v", i, i + 5, i / 100) for i in range(9)]))
     assert sorted(bar.score for bar in timeline.lanes[0].predictions) == [0.04, 0.05, 0.06, 0.07, 0.08]
     assert timeline.facts[-2:] == ["9 predictions", "the best 5 drawn"]
+
+
+def test_a_page_of_many_videos_stays_small_and_says_what_is_not_drawn(monkeypatch):
+    result = evaluation([event(video, i, i + 5, i / 100) for video in "vw" for i in range(9)])
+    assert not_drawn_note(result, build_timelines(result)) is None
+    monkeypatch.setattr(report, "MAX_BARS", 8)
+    assert [timeline.num_drawn for timeline in build_timelines(result)] == [4, 4]
+    assert "of each video at most the best 4 predictions are drawn; predictions.json has all" in render_report(result)
+    monkeypatch.setattr(report, "MAX_TIMELINES", 1)
+    (timeline,) = build_timelines(result)
+    assert timeline.num_drawn == 8 and "only the first 1 of 2 videos are drawn" in render_report(result)
+
+
+def test_cards_show_the_main_figures_with_their_intervals():
+    result = evaluation([event("v", 0, 20, 0.9)], metrics=["tal"])
+    (card,) = metric_cards(result)
+    assert [line.short for line in card.lines] == ["map@0.25", "map@0.50", "map@0.50:0.95"] and card.name == "tal"
+    assert card.lines[1].interval == result.intervals["tal/map@0.50"] and card.lines[0].interval is None
+    low, high = card.lines[1].interval
+    assert f"{low:.3f} – {high:.3f}" in render_report(result)
+
+
+def test_tables_and_pictures_of_a_metric_are_in_the_page():
+    text = render_report(evaluation([event("v", 0, 20, 0.9)], metrics=["calibration"]))
+    page = Page(text)
+    assert "calibration: " in "".join(page.text) and page.count("details") >= 1
+    (card,) = [part for part in text.split("<section") if "calibration: " in part]
+    assert "<svg" in card
 
 
 def test_a_video_of_unknown_length_ends_with_its_last_event():

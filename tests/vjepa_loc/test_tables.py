@@ -1,3 +1,5 @@
+import numpy as np
+
 from vjepa_loc.tables import ResultTable, cell_text, write_csvs
 
 TABLE = ResultTable("False positives, by kind", ("", "number", "share"), (("a, b", 1200, 0.1), ("c", 0, None)))
@@ -19,3 +21,29 @@ def test_csv_files_of_tables_that_are_no_more_do_not_stay(tmp_path):
     paths = write_csvs([TABLE, TABLE], tmp_path)
     assert [path.name for path in paths] == ["false-positives-by-kind.csv", "false-positives-by-kind-2.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [paths[1].name, paths[0].name, "note.txt"]
+
+
+def test_a_column_name_in_lines_is_one_name_in_a_file():
+    assert ResultTable("t", ("x", "95% \nlow"), (("a", 1),)).csv() == "x,95% low\na,1\n"
+    assert ResultTable("A long title, of 3 videos", ("x",), (), name="short name").slug == "short-name"
+
+
+def test_numbers_of_numpy_are_numbers():
+    row = (np.float64(0.25), np.int64(1200), -0.0001)
+    table = ResultTable("t", ("a", "b", "c"), (row,))
+    assert table.texts() == [("0.250", "1,200", "0.000")] and table.csv() == "a,b,c\n0.25,1200,-0.0001\n"
+
+
+def test_a_wide_table_becomes_several_that_begin_alike():
+    table = ResultTable("t", ("name", "a", "b\nbbb", "c"), (("x", 0.5, 0.5, 0.5), ("y", 1, 2, 3)))
+    assert table.fitted(1 + 7 + 3 * 8) == [table]
+    first, second = table.fitted(1 + 7 + 3 * 8 - 1)
+    assert (first.columns, first.rows[1]) == (("name", "a", "b\nbbb"), ("y", 1, 2))
+    assert (second.title, second.columns, second.rows[1]) == ("t (continued)", ("name", "c"), ("y", 3))
+
+
+def test_long_text_is_broken_into_lines():
+    (table,) = ResultTable("t", ("name", "because"), (("x", "word " * 30), ("y", None))).fitted(40)
+    assert max(map(len, table.rows[0][1].split("\n"))) <= 40 - 1 - 7 - 3 and table.rows[1] == ("y", None)
+    endless = ResultTable("t", ("name", "because"), (("x", "word" * 30),))
+    assert endless.fitted(40)[0].rows[0][1].replace("\n", "") == "word" * 30

@@ -2,14 +2,17 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from features.encoders.tiny import Config, Encoder
 from features.recipe import ExtractConfig
 from heads.training import scoring
 from heads.training.on_the_fly import predict_files
+from vjepa_loc.bootstrap import Bootstrap
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import StoreMismatchError
+from vjepa_loc.evaluation import OtherPredictions
 from vjepa_loc.events import Event
 from vjepa_loc.workspace import read_workspace
 
@@ -32,6 +35,15 @@ class FakeRun:
         return [event for event in self._events if event.video_id in video_ids]
 
 
+class FakeStore(dict):
+    """Videos of 200x100 pixels and 100 frames, from clips of 40 frames with one step per 10."""
+
+    def video(self, video_id):
+        first_T = np.repeat([0, 40, 60], [4, 3, 3])
+        grid = SimpleNamespace(start_T=np.arange(0.0, 100.0, 10.0))
+        return SimpleNamespace(width=200, height=100, num_frames=100, first_frame_seen=first_T, time_grid=grid)
+
+
 @pytest.fixture
 def dataset() -> Dataset:
     videos = {name: Video(name, split="val", num_frames=100) for name in "ab"}
@@ -40,16 +52,11 @@ def dataset() -> Dataset:
 
 def test_a_video_that_is_not_in_the_store_counts_as_missed_and_is_listed(dataset, tmp_path):
     run = FakeRun(tmp_path / "r", "detr", dataset.events)
-    answer = scoring.predict_split(run, dataset, [["a"]], "val")
+    answer = scoring.predict_split(run, dataset, [FakeStore(a=None)], "val")
     assert list(answer.dataset.videos) == ["a"] and answer.missing == ["b"] and [event.video_id for event in answer.events] == ["a"]
-    evaluation = scoring.evaluate_run(run, dataset, [["a"]], "val", ["tal"], "0.5")
+    evaluation = scoring.evaluate_run(run, dataset, [FakeStore(a=None)], "val", ["tal"], "0.5")
     assert evaluation.missing_videos == ("b",) and evaluation.metrics == {"tal/map@0.50": pytest.approx(0.5, abs=0.01)}
     assert evaluation.run == "r" and evaluation.store_fingerprints == ("fingerprint of e",) and evaluation.baselines == {}
-
-
-class FakeStore(dict):
-    def video(self, video_id):
-        return SimpleNamespace(width=200, height=100, num_frames=100)
 
 
 def test_the_floor_has_the_mean_training_box_at_the_times_of_the_run(tmp_path):
@@ -65,6 +72,15 @@ def test_the_floor_has_the_mean_training_box_at_the_times_of_the_run(tmp_path):
     assert evaluation.metrics == {"stal/map@0.90": 0.0}
     assert evaluation.baselines == {scoring.FLOOR: {"stal/map@0.90": 1.0}}
     assert scoring.with_mean_boxes(truth_elsewhere, dataset, FakeStore(a=None)) is None, "no training video is stored"
+
+
+def test_seams_come_from_the_stores_and_a_comparison_from_another_run(dataset, tmp_path):
+    run, stores = FakeRun(tmp_path / "r", "detr", dataset.events, shift=5.0), [FakeStore(a=None)]
+    other = OtherPredictions("r0", FakeRun(tmp_path / "r0", "detr", dataset.events).predict(dataset, stores, ["a", "b"]))
+    evaluation = scoring.evaluate_run(run, dataset, stores, "val", ["tal"], "0.5", Bootstrap(100, 1), other)
+    assert {video: frames.tolist() for video, frames in evaluation.inputs.seams.items()} == {"a": [40, 70]}
+    assert evaluation.metrics["tal/map@0.50"] == 0 and evaluation.against.differences["tal/map@0.50"].interval == (-1, -1)
+    assert evaluation.bootstrap == Bootstrap(100, 1)
 
 
 def test_a_file_is_not_predicted_with_another_encoder_than_the_runs(tmp_path):
