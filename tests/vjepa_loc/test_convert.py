@@ -29,16 +29,16 @@ def test_a_dataset_goes_to_another_format_and_back(dataset, tmp_path):
 def test_predictions_go_to_the_files_of_a_challenge(dataset, tmp_path):
     scored = [event.replace(score=0.5) for event in dataset.events]
     write_predictions_as("native", scored, dataset, tmp_path / "p.json")
-    assert len(convert_predictions(tmp_path / "p.json", dataset, tmp_path / "out", "native", "grocery")) == 2
+    assert len(convert_predictions(tmp_path / "p.json", dataset, tmp_path / "out", "native", "grocery").events) == 2
     assert sorted(path.name for path in (tmp_path / "out" / "tal").iterdir()) == ["a.txt", "b.txt"]
     assert len(read_predictions(tmp_path / "p.json", dataset)) == 2
 
 
 def test_a_format_that_cannot_is_told_with_those_that_can(dataset, tmp_path):
     write_dataset(dataset, tmp_path / "native.json")
-    with pytest.raises(ConfigError, match="format 'grocery' cannot write datasets; those that can: activitynet, native"):
+    with pytest.raises(ConfigError, match="format 'grocery' cannot write datasets; those that can: activitynet, boris, cvat, label_studio, native"):
         convert_dataset(tmp_path / "native.json", tmp_path / "out", "native", "grocery")
-    with pytest.raises(ConfigError, match="format 'grocery' cannot read predictions; those that can: activitynet, native"):
+    with pytest.raises(ConfigError, match="format 'grocery' cannot read predictions; those that can: activitynet, cvat.*native"):
         convert_predictions(tmp_path / "p", dataset, tmp_path / "out", "grocery", "native")
     with pytest.raises(UnknownNameError, match=r"unknown format 'nativ', expected one of: .*Did you mean 'native'\?"):
         check_prediction_format("nativ")

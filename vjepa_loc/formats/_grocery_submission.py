@@ -23,6 +23,7 @@ from vjepa_loc.dataset import Dataset, Video, check_events, unknown_text
 from vjepa_loc.errors import DatasetError, UnknownNameError
 from vjepa_loc.events import Event
 from vjepa_loc.formats._grocery_anns import LABELS
+from vjepa_loc.formats._reading import Account
 
 FIRST_NUMBER_KEY = "first_frame_number"
 """Key in `Video.extra`: the number of frame 0 in the file names, where it is not 0."""
@@ -35,10 +36,10 @@ _UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|%\x00-\x1f]')
 
 def write_predictions(
     events: Sequence[Event], dataset: Dataset, path: Path | str, video_ids: Sequence[str] | None = None
-) -> dict[str, int]:
+) -> Account:
     """Write both submissions of `video_ids` (default: every video, also those without events) below the folder `path`.
 
-    Returns counts: `videos`, `tal_events`, `stal_tubes`, `without_boxes` (events that are in TAL only).
+    Returns the account, with the counts `videos`, `tal_events`, `stal_tubes` and `events_only_in_tal`.
     Raises `DatasetError` for an event without a score in 0..1, of another label, of a video that is not written, or
     with boxes in a video of unknown size. Nothing is written unless everything can be.
     """
@@ -60,13 +61,18 @@ def write_predictions(
         texts[path / "stal" / f"{name}.json"] = json.dumps(tubes) + "\n"
     for file, text in texts.items():
         write_text(file, text)
-    tubes = sum(event.num_boxes > 0 for event in events)
-    return {
-        "videos": len(of_video),
-        "tal_events": len(events),
-        "stal_tubes": tubes,
-        "without_boxes": len(events) - tubes,
-    }
+    account = Account("grocery")
+    account.counts.update(
+        videos=len(of_video), tal_events=len(events), stal_tubes=sum(event.num_boxes > 0 for event in events)
+    )
+    for event in events:
+        if not event.num_boxes:
+            account.count("events_only_in_tal", "they have no boxes")
+        if (event.start_frame, event.end_frame) != event.covered_frames():
+            account.count("events_rounded", "the challenge counts whole frames")
+        if event.id is not None:
+            account.left_out("ids_of_events", "the challenge has no place for ids")
+    return account
 
 
 def file_name(video_id: str) -> str:

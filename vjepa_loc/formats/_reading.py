@@ -1,4 +1,4 @@
-"""What readers of foreign formats share: asking the caller's probe, and keeping an account of what was done."""
+"""What foreign formats share: asking the caller's probe, and keeping an account of what was read and written."""
 
 from __future__ import annotations
 
@@ -41,12 +41,16 @@ def ask(probe, file: Path) -> Probed:
 
 @dataclass
 class Account:
-    """Counts and remarks of one reading: what was found, what was cut, what was left out and why."""
+    """Counts and remarks of one reading or writing: what was there, what was cut, what was left out and why.
+
+    A reader puts `to_dict()` into `Dataset.extra["reading"]`; a writer returns its account.
+    """
 
     format: str
     counts: Counter = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
     _examples: dict[str, list[str]] = field(default_factory=dict)
+    _with_more: set[str] = field(default_factory=set)
 
     def left_out(self, kind: str, reason: str) -> None:
         """Count one thing as `<kind>_left_out`, and keep the first reasons."""
@@ -57,11 +61,14 @@ class Account:
         self.count(f"{kind}_cut", reason)
 
     def count(self, key: str, reason: str) -> None:
-        """Count one thing under `key`, and keep the first reasons."""
+        """Count one thing under `key`, and keep the first reasons, each once."""
         self.counts[key] += 1
         examples = self._examples.setdefault(key, [])
-        if len(examples) < _MOST_EXAMPLES:
-            examples.append(reason)
+        if reason not in examples:
+            if len(examples) < _MOST_EXAMPLES:
+                examples.append(reason)
+            else:
+                self._with_more.add(key)
 
     def remark(self, text: str) -> None:
         """Add a remark as it is."""
@@ -74,10 +81,10 @@ class Account:
         return next((reasons[0] for reasons in self._examples.values()), "")
 
     def to_dict(self) -> dict:
-        """`{"format", "counts", "notes"}` for `Dataset.extra["reading"]`: one note per kind, with its first reasons."""
+        """`{"format", "counts", "notes"}`, ready for JSON: a note per kind with its first reasons."""
         notes = [
             f"{self.counts[key]} {key.replace('_', ' ')}: {'; '.join(reasons)}"
-            + ("; ..." if self.counts[key] > len(reasons) else "")
+            + ("; ..." if key in self._with_more else "")
             for key, reasons in self._examples.items()
         ]
         return {"format": self.format, "counts": dict(self.counts), "notes": self.remarks + notes}

@@ -31,6 +31,7 @@ _FILE_PREFIXES = ("", "v_")
 _FILE_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 _VIDEO_KEYS = ("subset", "fps", "annotations")
 _ANNOTATION_KEYS = ("label", "segment")
+_LOST_VIDEO_FIELDS = ("width", "height", "group", "label")
 _ROUNDING_FRAMES = 1e-6
 
 
@@ -62,16 +63,27 @@ def read(path: Path | str, probe=None) -> Dataset:
         return Dataset(labels, index_videos(videos), events, path=path, extra={"reading": account.to_dict()})
 
 
-def write(dataset: Dataset, path: Path | str) -> None:
+def write(dataset: Dataset, path: Path | str) -> Account:
     """Write `dataset` as ground truth, all or nothing: intervals in seconds by each video's fps.
 
-    Boxes and the ids of events have no place there and are left out. Splits `train`, `val` and `test` become
-    ActivityNet's subsets, other names stay. Raises `DatasetError` for a video without an fps.
+    Boxes, scores and ids of events, labels without events, and what ActivityNet does not say of a video have no place
+    there; the account returned counts them. Splits `train`, `val` and `test` become ActivityNet's subsets, other names
+    stay. Raises `DatasetError` for a video without an fps.
     """
     path = Path(path)
     with located(f"{path}: "):
         entries = {video.id: _video_entry(video, dataset.events_of(video.id)) for video in dataset.videos.values()}
     dump_entries(path, {"version": VERSION, "taxonomy": []}, "database", entries)
+    account = Account("activitynet")
+    account.counts.update(videos=len(dataset.videos), events=len(dataset.events))
+    _count_lost(dataset.events, account)
+    for video in dataset.videos.values():
+        for name in _LOST_VIDEO_FIELDS:
+            if getattr(video, name) is not None:
+                account.left_out(f"{name}s_of_videos", f"ActivityNet states no {name} of a video")
+    for label in set(dataset.labels) - {event.label for event in dataset.events}:
+        account.left_out("labels", f"{label!r} has no events, and ActivityNet has no list of labels")
+    return account
 
 
 def read_predictions(path: Path | str, dataset: Dataset) -> list[Event]:
@@ -103,10 +115,10 @@ def read_predictions(path: Path | str, dataset: Dataset) -> list[Event]:
 
 def write_predictions(
     events: Sequence[Event], dataset: Dataset, path: Path | str, video_ids: Sequence[str] | None = None
-) -> None:
+) -> Account:
     """Write scored events as ActivityNet results, all or nothing, for `video_ids` (default: every video).
 
-    A video without events gets an empty list. Raises `DatasetError` for an event without a score or that does not fit
+    A video without events gets an empty list; the account returned counts what has no place there. Raises `DatasetError` for an event without a score or that does not fit
     the dataset, and for a video without an fps.
     """
     path = Path(path)
@@ -122,6 +134,17 @@ def write_predictions(
             results[event.video_id].append({"score": event.score} | entry)
     external = {"used": False, "details": ""}
     dump_entries(path, {"version": VERSION, "external_data": external}, "results", results)
+    account = Account("activitynet")
+    account.counts.update(videos=len(results), events=len(events))
+    _count_lost([event.replace(score=None) for event in events], account)
+    return account
+
+
+def _count_lost(events: Sequence[Event], account: Account) -> None:
+    for event in events:
+        for key, is_there in (("boxes", event.num_boxes), ("scores", event.score is not None), ("ids", event.id is not None)):
+            if is_there:
+                account.left_out(f"{key}_of_events", f"ActivityNet has no place for {key}")
 
 
 def _load(path: Path, key: str, what: str) -> dict:

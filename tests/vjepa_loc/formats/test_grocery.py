@@ -363,8 +363,9 @@ def test_both_submissions_to_the_letter(tmp_path):
         Event("cart_a", "take", 3.6, 4.2, score=1e-9),
         Event("test/cart_b", "return", 1, 4, score=1),
     ]
-    report = grocery.write_predictions(events, prediction_dataset(), tmp_path / "out")
-    assert report == {"videos": 2, "tal_events": 3, "stal_tubes": 1, "without_boxes": 2}
+    account = grocery.write_predictions(events, prediction_dataset(), tmp_path / "out")
+    expected = {"videos": 2, "tal_events": 3, "stal_tubes": 1, "events_only_in_tal": 2}
+    assert expected.items() <= account.counts.items()
     assert (tmp_path / "out" / "tal" / "cart_a.txt").read_text() == "3, 6, 2, 0.75\n4, 4, 0, 1e-09\n"
     assert (tmp_path / "out" / "tal" / "test%2Fcart_b.txt").read_text() == "4, 9, 1, 1.0\n"
     assert json.loads((tmp_path / "out" / "stal" / "cart_a.json").read_text()) == [
