@@ -118,8 +118,8 @@ def evaluate(
     against: Annotated[
         Optional[Path], typer.Option(help="Run folder or prediction file to compare with.", show_default=False)
     ] = None,
-    resamples: Annotated[int, typer.Option("--bootstrap", help="Resamples of the videos for 95% intervals; 0: none.", min=0)] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.", min=0)] = 0,
+    resamples: Annotated[int, typer.Option("--bootstrap", help="Resamples of the videos for 95% intervals; 0: none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     out: Annotated[
         Optional[Path], typer.Option(help="Folder for metrics.json, predictions.json, report.html, tables/.", show_default=False)
     ] = None,
