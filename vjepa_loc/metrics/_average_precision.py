@@ -90,36 +90,41 @@ def average_precisions(answers: RankedAnswers, weights_WV: np.ndarray, curve: Cu
 
     A video that counts twice gives its answers and truths twice, the copies of an answer one after the other.
     """
-    weights_VW = np.ascontiguousarray(np.asarray(weights_WV, dtype=np.int32).T)
-    num_resamples, num_levels = weights_VW.shape[1], answers.true_PR.shape[1]
+    weights_WV = np.asarray(weights_WV, dtype=np.int32)
+    num_resamples, num_levels = len(weights_WV), answers.true_PR.shape[1]
     with_truths = np.flatnonzero(answers.num_truths_V)
-    num_truths_W = np.asarray(answers.num_truths_V, dtype=np.int64)[with_truths] @ weights_VW[with_truths]
-    # At each level, how many answers stand up to each true one: the rest of the ranking is never looked at.
+    num_truths_W = weights_WV.take(with_truths, axis=1) @ np.asarray(answers.num_truths_V, dtype=np.int64)[with_truths]
+    # Nothing below the last true answer counts, and no video that has no answer above it.
+    at_U = np.flatnonzero(answers.true_PR.any(axis=1))
+    videos, video_P = np.unique(answers.video_P[: at_U[-1] + 1 if len(at_U) else 0], return_inverse=True)
+    # At each level, how many answers stand between the true ones: no other rank is looked at.
     found_of_level = [np.flatnonzero(answers.true_PR[:, level]) for level in range(num_levels)]
     if answers.ignored_PR is None:
-        at_U = np.flatnonzero(answers.true_PR.any(axis=1))
-        shared = _steps_between(at_U, answers.video_P, len(weights_VW))
-        steps_of_level = [shared] * num_levels
+        steps_of_level = [_steps_between(at_U, video_P, len(videos))] * num_levels
         place_of_level = [np.searchsorted(at_U, found_K) for found_K in found_of_level]
     else:
         steps_of_level = [
-            _steps_between(found_K, answers.video_P, len(weights_VW), ~answers.ignored_PR[:, level])
+            _steps_between(found_K, video_P, len(videos), ~answers.ignored_PR[:, level])
             for level, found_K in enumerate(found_of_level)
         ]
         place_of_level = [np.arange(len(found_K)) for found_K in found_of_level]
     ap_WR = np.empty((num_resamples, num_levels))
-    step = max(1, _CHUNK // max(1, *(steps.shape[0] for steps in steps_of_level))) if num_levels else num_resamples
+    step = max(1, _CHUNK // max(len(at_U), len(videos), 1))
     for start in range(0, num_resamples, step):
-        some_VW, num_truths = weights_VW[:, start : start + step], num_truths_W[start : start + step]
-        num_all_UW, last = None, None
+        chunk = slice(start, start + step)
+        some_WV = weights_WV[chunk].take(videos, axis=1)
+        some_VW = np.ascontiguousarray(some_WV.T)
+        num_all_WU, last = None, None
         for level, (found_K, steps, place_K) in enumerate(zip(found_of_level, steps_of_level, place_of_level, strict=True)):
             if steps is not last:
-                num_all_UW, last = np.cumsum(steps @ some_VW, axis=0, dtype=np.int32), steps
-            copies_WK = np.ascontiguousarray(some_VW[answers.video_P[found_K]].T)
+                # Rows in one piece: sums along them are many times faster than across.
+                num_all_WU = np.cumsum(np.ascontiguousarray((steps @ some_VW).T), axis=1, dtype=np.int32)
+                last = steps
+            copies_WK = some_WV.take(video_P[found_K], axis=1)
             num_true_WK = np.cumsum(copies_WK, axis=1, dtype=np.int32)
             # Without truth there is no true answer either: any number above 0 will do.
-            num_all_WK = np.ascontiguousarray(num_all_UW[place_K].T)
-            ap_WR[start : start + step, level] = curve(copies_WK, num_true_WK, num_all_WK, np.maximum(num_truths, 1))
+            num_truths = np.maximum(num_truths_W[chunk], 1)
+            ap_WR[chunk, level] = curve(copies_WK, num_true_WK, num_all_WU.take(place_K, axis=1), num_truths)
     ap_WR[num_truths_W == 0] = np.nan
     return ap_WR
 
@@ -160,8 +165,7 @@ def mean_average_precision(
     columns = {name: np.searchsorted(levels_R, np.asarray(values)) for name, values in entries.items()}
 
     def figures(weights_WV: np.ndarray, chosen: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
-        # In the order in memory and the type that each label would bring them to.
-        weights_WV = np.asfortranarray(weights_WV, dtype=np.int32)
+        weights_WV = np.ascontiguousarray(weights_WV, dtype=np.int32)
         needed = np.unique(np.concatenate([columns[name] for name in chosen])) if chosen else np.empty(0, dtype=int)
         place = {name: np.searchsorted(needed, columns[name]) for name in chosen}
         classes = {label: _only_levels(answers, needed) for label, answers in answers_of.items()}
