@@ -141,7 +141,7 @@ def _read_row(row: _Row, about: dict[str, list[str]], observations: dict[str, Ob
         if kind not in ("START", "STOP", "POINT"):
             raise DatasetError(f"{row.place}, 'status': expected START, STOP or POINT, got {kind!r}")
         time_s, stop_s = row.number("time"), None
-    modifiers = [row.text("modifiers"), *(row.text(name) for name in row.columns if name.startswith("modifier #"))]
+    modifiers = [row.text("modifiers"), *(row.text(name) for name in sorted(row.columns) if name.startswith("modifier #"))]
     notes = {
         "category": row.text("behavioral category"),
         "comment": row.text("comment", "comment start"),
