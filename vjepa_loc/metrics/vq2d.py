@@ -12,10 +12,10 @@ A query is a truth with boxes; its name is its `query` key, else its label, and 
 - `recovery`: of all truth boxes of all queries, the share on which the query's best scored prediction has a box of
   IoU >= 0.5 (the tool prints per cent).
 
-Equal scores keep the order of the file, where the tool's unstable sort leaves it open. A query without a prediction
-counts 0, with all its boxes, where the tool stops; so does a track with a gap, which here keeps its boxes. The means
-over the tool's own thresholds are `tap@0.25:0.95` and `stap@0.25:0.95`. Other thresholds change only tap and stap.
-Search efficiency needs the frames that a method looked at and is left out.
+Equal scores keep the order of the file, where the tool's unstable sort leaves it open. The tool stops at a query without
+a prediction, which here counts 0 with all its boxes, and at a track with a gap, which here keeps the boxes it has. The
+means over the tool's own thresholds are `tap@0.25:0.95` and `stap@0.25:0.95`; other thresholds change only tap and
+stap. Search efficiency needs the frames that a method looked at and is left out.
 
 Source: EGO4D/episodic-memory, VQ2D/vq2d/metrics and VQ2D/evaluate_vq.py.
 """
