@@ -13,7 +13,6 @@ import numpy as np
 from scipy import sparse
 
 from vjepa_loc.scoring_input import ScoringInput
-from vjepa_loc.metrics._free_truths import match_pairs
 from vjepa_loc.metrics._result import MetricResult
 
 # Elements of the largest temporary array: memory stays small, and the arrays stay in the processor's cache.
@@ -67,7 +66,6 @@ def trapezoid_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndar
 
 def coco_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndarray:
     """Mean of the precision envelope at the recalls 0, 0.01, ..., 1. As accumulate in cocodataset/cocoapi, cocoeval.py."""
-    envelope_WK = _envelope(num_true_WK, num_all_WK)
     recalls_S, num_truths_W1 = np.linspace(0.0, 1.0, 101), num_truths_W[:, None]
     # The fewest true answers that reach each recall, compared as quotients as there. The envelope at the first true
     # answer is that at recall 0.
@@ -80,9 +78,12 @@ def coco_curve(copies_WK, num_true_WK, num_all_WK, num_truths_W) -> np.ndarray:
     before_W1 = np.cumsum(total_W1, axis=0) - total_W1
     reached_WS = needed_WS <= total_W1
     at = np.searchsorted(num_true_flat, (before_W1 + needed_WS.astype(np.int64))[reached_WS], side="left")
-    precision_WS = np.zeros(needed_WS.shape)
-    precision_WS[reached_WS] = envelope_WK.ravel()[at]
-    return precision_WS.mean(axis=1)
+    # The best from each of these answers to the next; in a row's last stretch lies also the next row's beginning, where
+    # nothing is true yet.
+    best_WS = np.zeros(needed_WS.shape)
+    if len(at):
+        best_WS[reached_WS] = np.maximum.reduceat(_precision(num_true_WK, num_all_WK).ravel(), at)
+    return np.maximum.accumulate(best_WS[:, ::-1], axis=1).mean(axis=1)
 
 
 def average_precisions(answers: RankedAnswers, weights_WV: np.ndarray, curve: Curve) -> np.ndarray:
@@ -201,21 +202,6 @@ def levels_of(entries: Mapping[str, Sequence[float]]) -> np.ndarray:
     return np.unique([value for values in entries.values() for value in values])
 
 
-def match_free_truths(similarity_PG: np.ndarray, thresholds_R: np.ndarray) -> np.ndarray:
-    """Which predictions find a truth, (P, R), at each threshold on its own.
-
-    In the order of the rows, a prediction takes the most similar truth that is still free and reaches the threshold
-    (ties: the first column); the truth is then taken.
-    """
-    thresholds_R = np.asarray(thresholds_R, dtype=np.float64)
-    matched_PR = np.zeros((len(similarity_PG), len(thresholds_R)), dtype=bool)
-    # Most predictions reach no truth at any threshold.
-    row_K, column_K = np.nonzero(similarity_PG >= thresholds_R.min(initial=np.inf))
-    at, level = np.nonzero(match_pairs(row_K, column_K, similarity_PG[row_K, column_K], thresholds_R))
-    matched_PR[row_K[at], level] = True
-    return matched_PR
-
-
 def unscored_notes(key: str, inputs: ScoringInput, what: str = "truth") -> list[str]:
     """A note for each label that has predictions here but no truth, so that they do not count."""
     num_truths_L = np.bincount(inputs.truths.label_N, minlength=len(inputs.labels))
@@ -241,10 +227,13 @@ def _mean_of_known(values: Sequence[np.ndarray], num_resamples: int) -> np.ndarr
     return _ratio(np.where(known_LW, values_LW, 0.0).sum(axis=0), known_LW.sum(axis=0), nothing=np.nan)
 
 
+def _precision(num_true_WK: np.ndarray, num_all_WK: np.ndarray) -> np.ndarray:
+    return num_true_WK / np.maximum(num_all_WK, 1)
+
+
 def _envelope(num_true_WK: np.ndarray, num_all_WK: np.ndarray) -> np.ndarray:
     # An answer that was not drawn has the precision of the one before it, which the envelope there covers already.
-    precision_WK = num_true_WK / np.maximum(num_all_WK, 1)
-    return np.maximum.accumulate(precision_WK[:, ::-1], axis=1)[:, ::-1]
+    return np.maximum.accumulate(_precision(num_true_WK, num_all_WK)[:, ::-1], axis=1)[:, ::-1]
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, nothing: float = 0.0) -> np.ndarray:
