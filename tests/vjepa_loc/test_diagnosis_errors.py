@@ -5,7 +5,7 @@ import pytest
 
 from tests.diagnosis_cases import APART, CLOSE, LOOSE, PLACE, event, inputs_of, random_case
 from vjepa_loc.diagnosis_errors import FOUND, KINDS, LEFT_OUT, find_errors, match_truths
-from vjepa_loc.metrics._average_precision import match_free_truths
+from vjepa_loc.metrics._free_truths import match_pairs
 from vjepa_loc.overlap import box_iou, span_iou, tube_iou
 
 def kinds(metric, truths, predictions, threshold=0.5):
@@ -128,7 +128,9 @@ def test_matching_as_the_metrics_do(seed):
     rng = np.random.default_rng(seed)
     similarity = rng.integers(0, 6, (rng.integers(0, 30), rng.integers(0, 6))) / 5
     match = match_truths(similarity, 0.4)
-    assert (match >= 0).tolist() == match_free_truths(similarity, np.array([0.4]))[:, 0].tolist()
+    rows, columns = np.nonzero(similarity)
+    matched = match_pairs(rows, columns, similarity[rows, columns], np.array([0.4]))[:, 0]
+    assert np.flatnonzero(match >= 0).tolist() == sorted(rows[matched].tolist())
     free = set(range(similarity.shape[1]))
     for row, column in enumerate(match.tolist()):
         open_to_it = [at for at in sorted(free) if similarity[row, at] >= 0.4]

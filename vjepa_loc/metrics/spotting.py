@@ -113,7 +113,9 @@ def _errors(key: str, inputs: ScoringInput) -> MetricResult:
     if not len(truth_K):
         note = f"{key}: no prediction is matched at a temporal IoU of {_MATCHED_AT}, there is no boundary error to give"
         return MetricResult({}, notes=[note] if len(truths) else [], resample=lambda weights_WV: {})
-    of_label = {inputs.labels[label]: late_K2[label_K == label] for label in np.unique(label_K).tolist()}
+    late_of_label = {inputs.labels[label]: late_K2[label_K == label] for label in np.unique(truths.label_N).tolist()}
+    num_truths_L = np.bincount(truths.label_N, minlength=len(inputs.labels))
+    num_truths = dict(zip(inputs.labels, num_truths_L.tolist(), strict=True))
     table = ResultTable(
         f"Boundary errors in frames of events matched at temporal IoU {_MATCHED_AT}",
         (
@@ -124,13 +126,10 @@ def _errors(key: str, inputs: ScoringInput) -> MetricResult:
         ),
         (
             ("all", len(truths), len(late_K2), *_row(late_K2)),
-            *(
-                (name, int((truths.label_N == inputs.labels.index(name)).sum()), len(late), *_row(late))
-                for name, late in of_label.items()
-            ),
+            *((name, num_truths[name], len(late), *_row(late)) for name, late in late_of_label.items()),
         ),
     )
-    per_class = {name: _figures(key, late) for name, late in of_label.items()}
+    per_class = {name: _figures(key, late) for name, late in late_of_label.items() if len(late)}
     return MetricResult(_figures(key, late_K2), per_class, [], headline, resample, (table,))
 
 
@@ -143,7 +142,9 @@ def _figures(key: str, late_K2: np.ndarray) -> dict[str, float]:
     return figures
 
 
-def _row(late_K2: np.ndarray) -> Sequence[float]:
+def _row(late_K2: np.ndarray) -> Sequence[float | None]:
+    if not len(late_K2):
+        return [None] * 6
     distance_K2 = np.abs(late_K2)
     return [
         float(value)

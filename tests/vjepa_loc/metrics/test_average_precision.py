@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vjepa_loc.errors import ConfigError
-from vjepa_loc.metrics._average_precision import RankedAnswers, average_precisions, coco_curve, envelope_curve, match_free_truths, trapezoid_curve
+from vjepa_loc.metrics._average_precision import RankedAnswers, average_precisions, coco_curve, envelope_curve, trapezoid_curve
 from vjepa_loc.metrics._result import GROCERY_VISION_THRESHOLDS, threshold_names
 
 
@@ -45,16 +45,6 @@ def official_coco(true_P, num_truths):
 
 
 CURVES = {envelope_curve: official_average_precision, trapezoid_curve: official_trapezoid, coco_curve: official_coco}
-
-
-def match_loop(similarity_PG, threshold):
-    """The evaluator's locking, one threshold at a time."""
-    locked, matched = set(), []
-    for row in similarity_PG:
-        found = next((g for g in np.argsort(-row, kind="stable") if row[g] >= threshold and g not in locked), None)
-        matched.append(found is not None)
-        locked.add(found)
-    return matched
 
 
 def test_average_precision_by_hand():
@@ -101,22 +91,6 @@ def test_weighted_videos_are_copies_of_their_answers(curve):
                     assert np.isnan(ap)
                 else:
                     assert ap == pytest.approx(CURVES[curve](copies, num_truths) if len(copies) else 0.0)
-
-
-def test_matching_against_the_evaluators_rules():
-    rng = np.random.default_rng(1)
-    thresholds = np.array([0.25, 0.5, 0.75])
-    for _ in range(100):
-        similarity = np.round(rng.random((rng.integers(0, 12), rng.integers(0, 6))), 1)
-        matched = match_free_truths(similarity, thresholds)
-        assert matched.shape == (len(similarity), 3)
-        for level, threshold in enumerate(thresholds):
-            assert matched[:, level].tolist() == match_loop(similarity, threshold)
-
-
-def test_a_taken_truth_leads_to_the_next_best_one():
-    similarity = np.array([[0.9, 0.6], [0.8, 0.6], [0.9, 0.9]])
-    assert match_free_truths(similarity, np.array([0.5, 0.7])).tolist() == [[True, True], [True, False], [False, True]]
 
 
 def test_threshold_names():
