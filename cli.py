@@ -36,8 +36,8 @@ MOST_LABELS = 40
 # The exit code of a program that Ctrl-C ended; Typer returns it where it caught the interrupt itself.
 INTERRUPTED = 130
 
-# Tables with more columns than fit are printed in parts.
-TABLE_WIDTH = 100
+# Tables with more columns than fit are printed in parts, and of more rows the first; files and --json have all.
+TABLE_WIDTH, TABLE_ROWS = 100, 60
 
 
 @app.command()
@@ -170,7 +170,7 @@ def evaluate(
         print_json(evaluation.to_dict() | {"report": None if files is None else str(files.report)})
         return
     for table in evaluation.tables():
-        for part in table.fitted(TABLE_WIDTH):
+        for part in table.shortened(TABLE_ROWS).fitted(TABLE_WIDTH):
             print_table(part.title, part.columns, part.texts())
     for note in evaluation.notes:
         print(note)

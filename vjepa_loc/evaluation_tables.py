@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -166,4 +167,4 @@ def _count_table(evaluation: Evaluation) -> ResultTable:
 
 def _broken(name: str) -> str:
     """A name of several words as a narrow heading."""
-    return re.sub(r" (?=\S)", " \n", name) if len(name) > 12 else name
+    return " \n".join(textwrap.wrap(name, 10))

@@ -116,11 +116,11 @@ def render_report(evaluation: Evaluation) -> str:
 
 
 def metric_cards(evaluation: Evaluation) -> list[MetricCard]:
-    """A card per metric with its headline figures, or with all of them where there are few."""
+    """A card per metric with its headline figures, and all others behind them where there are few."""
     few = len(evaluation.metrics) <= FEW_FIGURES
     cards = []
     for name, result in evaluation.results.items():
-        keys = list(result.values) if few else list(result.headline)
+        keys = list(dict.fromkeys([*result.headline, *(result.values if few else ())]))
         lines = [FigureLine(key.partition("/")[2], result.values[key], evaluation.intervals.get(key)) for key in keys]
         cards.append(MetricCard(name, evaluation.protocols[name], lines))
     return cards

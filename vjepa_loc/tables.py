@@ -55,6 +55,13 @@ class ResultTable:
         writer.writerows([[_csv_cell(cell) for cell in row] for row in self.rows])
         return buffer.getvalue()
 
+    def shortened(self, most: int) -> ResultTable:
+        """This table with at most so many rows; of a longer one, a last row says how many more there are."""
+        if len(self.rows) <= most:
+            return self
+        more = f"... {len(self.rows) - most} more", *[""] * (len(self.columns) - 1)
+        return replace(self, rows=(*self.rows[:most], more))
+
     def fitted(self, width: int) -> list[ResultTable]:
         """This table where it can be printed in `width` characters, else several with a part of the columns each.
 

@@ -149,9 +149,9 @@ def test_a_page_of_many_videos_stays_small_and_says_what_is_not_drawn(monkeypatc
 def test_cards_show_the_main_figures_with_their_intervals():
     result = evaluation([event("v", 0, 20, 0.9)], metrics=["tal"])
     (card,) = metric_cards(result)
-    assert [line.short for line in card.lines] == ["map@0.25", "map@0.50", "map@0.50:0.95"] and card.name == "tal"
-    assert card.lines[1].interval == result.intervals["tal/map@0.50"] and card.lines[0].interval is None
-    low, high = card.lines[1].interval
+    assert [line.short for line in card.lines] == ["map@0.50", "map@0.50:0.95", "map@0.25"] and card.name == "tal"
+    assert card.lines[0].interval == result.intervals["tal/map@0.50"] and card.lines[2].interval is None
+    low, high = card.lines[0].interval
     assert f"{low:.3f} – {high:.3f}" in render_report(result)
 
 

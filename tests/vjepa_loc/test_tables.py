@@ -42,6 +42,12 @@ def test_a_wide_table_becomes_several_that_begin_alike():
     assert (second.title, second.columns, second.rows[1]) == ("t (continued)", ("name", "c"), ("y", 3))
 
 
+def test_a_long_table_says_how_much_more_there_is():
+    table = ResultTable("t", ("name", "a"), tuple((str(index), index) for index in range(5)))
+    assert table.shortened(5) is table
+    assert table.shortened(3).rows == (("0", 0), ("1", 1), ("2", 2), ("... 2 more", ""))
+
+
 def test_long_text_is_broken_into_lines():
     (table,) = ResultTable("t", ("name", "because"), (("x", "word " * 30), ("y", None))).fitted(40)
     assert max(map(len, table.rows[0][1].split("\n"))) <= 40 - 1 - 7 - 3 and table.rows[1] == ("y", None)
