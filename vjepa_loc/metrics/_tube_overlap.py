@@ -150,6 +150,12 @@ def sums_on_common_frames(
     return sum_K, num_K
 
 
+def exact_on_paper(iou_K: np.ndarray) -> np.ndarray:
+    """IoUs (K,) without the last digits, which adding up many quotients blurs: a box IoU of 0.6 on each of ten frames is
+    0.6, and reaches it. Not where a tool that compares sums as they are is to be met."""
+    return np.round(iou_K, 12)
+
+
 def _sums(values_C: np.ndarray, at_C: np.ndarray, num_K: np.ndarray) -> np.ndarray:
     # reduceat adds the rest of a run, pairwise, to its first number; numpy.sum adds all of them, pairwise, to zero.
     padded = np.zeros(len(values_C) + len(num_K))

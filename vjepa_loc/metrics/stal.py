@@ -19,7 +19,7 @@ from vjepa_loc.metrics._average_precision import levels_of, mean_average_precisi
 from vjepa_loc.metrics._event_matching import answers_of_labels, found_by_order, ranked
 from vjepa_loc.metrics._free_truths import match_pairs
 from vjepa_loc.metrics._result import GROCERY_VISION_THRESHOLDS, MetricResult, Thresholds, not_applicable, threshold_names
-from vjepa_loc.metrics._tube_overlap import Tubes, pairs_in_time, similar_pairs, sums_on_common_frames
+from vjepa_loc.metrics._tube_overlap import Tubes, exact_on_paper, pairs_in_time, similar_pairs, sums_on_common_frames
 from vjepa_loc.overlap import paired_box_iou, paired_span_iou
 from vjepa_loc.scoring_input import EventTable, ScoringInput
 
@@ -70,7 +70,7 @@ def seen_viou(covered_G2: np.ndarray, tubes: Tubes, truths: Tubes, tube_K: np.nd
     sum_K, _ = sums_on_common_frames(tubes, truths, tube_K, truth_K, paired_box_iou)
     inside_K = tubes.boxes_before(tube_K, covered_G2[truth_K, 1]) - tubes.boxes_before(tube_K, covered_G2[truth_K, 0])
     # A truth's boxes lie on frames it covers, so the union is its boxes and what the prediction has outside.
-    return sum_K / (truths.num_boxes_N[truth_K] + tubes.num_boxes_N[tube_K] - inside_K)
+    return exact_on_paper(sum_K / (truths.num_boxes_N[truth_K] + tubes.num_boxes_N[tube_K] - inside_K))
 
 
 def _excuses(inputs: ScoringInput, tubes: Tubes, truth_tubes: Tubes) -> np.ndarray:

@@ -38,7 +38,7 @@ from vjepa_loc.metrics._event_matching import Match, answers_of_labels, found_by
 from vjepa_loc.metrics._free_truths import match_pairs
 from vjepa_loc.metrics._multisports import unscored_labels
 from vjepa_loc.metrics._result import MetricResult, Thresholds, added_up, metric_key, not_applicable, steps, threshold_names
-from vjepa_loc.metrics._tube_overlap import Tubes, TubeSimilarity, similar_pairs, sums_on_common_frames
+from vjepa_loc.metrics._tube_overlap import Tubes, TubeSimilarity, exact_on_paper, similar_pairs, sums_on_common_frames
 from vjepa_loc.metrics._tube_suppression import kept_tubes
 from vjepa_loc.overlap import paired_box_iou
 from vjepa_loc.scoring_input import EventTable, ScoringInput
@@ -129,7 +129,7 @@ def _volume(a: Tubes, b: Tubes, a_K: np.ndarray, b_K: np.ndarray) -> np.ndarray:
 
 def _viou(a: Tubes, b: Tubes, a_K: np.ndarray, b_K: np.ndarray) -> np.ndarray:
     sum_K, num_K = sums_on_common_frames(a, b, a_K, b_K, paired_box_iou)
-    return _ratio(sum_K, a.num_boxes_N[a_K] + b.num_boxes_N[b_K] - num_K)
+    return exact_on_paper(_ratio(sum_K, a.num_boxes_N[a_K] + b.num_boxes_N[b_K] - num_K))
 
 
 # Of equal truths, ACT and MultiSports take the first, and the others the last, as `tal`.

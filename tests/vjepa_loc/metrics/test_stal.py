@@ -45,6 +45,12 @@ def test_right_in_time_and_place():
     assert average_precision([tube(0, 10)], [tube(0, 5, 0.9, HALF)], 0.3) == 0
 
 
+def test_the_threshold_itself_is_reached():
+    # Ten quotients of 0.6, added up, are a little less than 6.
+    assert sum([0.6] * 10) < 6
+    assert average_precision([tube(0, 10)], [tube(0, 10, 0.9, (0.0, 0.0, 10.0, 6.0))], 0.6) == 1
+
+
 def test_hidden_frames_are_left_out_on_both_sides():
     truth = tube(0, 10, frames=[0, 1, 8, 9])
     assert average_precision([truth], [tube(0, 10, 0.9)], 0.95) == 1
