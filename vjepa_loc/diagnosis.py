@@ -154,13 +154,13 @@ def _count_notes(inputs: ScoringInput, found: Findings) -> list[str]:
     notes = [] if len(scored_labels) else [f"no truth to find in {inputs.num_videos} videos: the mAP is 0 whatever is mended"]
     if num_boxless:
         notes.append(
-            f"{num_boxless} truths without boxes are neither found nor missed; {num_left_out} predictions on them "
-            "are neither true nor false"
+            f"truths without boxes, neither found nor missed: {num_boxless}; predictions on them, neither true nor "
+            f"false: {num_left_out}"
         )
     if num_unscored and len(scored_labels):
         notes.append(
-            f"{num_unscored} false positives have a label without truth to find here: they lower no mAP, and with "
-            "another label some might find a truth"
+            f"false positives of labels without truth to find here: {num_unscored}; they lower no mAP, but with another "
+            "label they might find a truth"
         )
     return notes
 
@@ -277,7 +277,10 @@ def _tables(figures: dict) -> tuple[ResultTable, ...]:
 
 
 def _listed(title: str, rows: list[dict], name: str) -> ResultTable:
-    return ResultTable(title, tuple(rows[0]) if rows else (), tuple(tuple(row.values()) for row in rows), name=name)
+    cells = tuple(
+        tuple("none" if cell is None and column.startswith("nearest") else cell for column, cell in row.items()) for row in rows
+    )
+    return ResultTable(title, tuple(rows[0]) if rows else (), cells, name=name)
 
 
 def _part_text(index: int) -> str:

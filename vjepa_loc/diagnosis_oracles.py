@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vjepa_loc.diagnosis_errors import DOUBLE, FOUND, LEFT_OUT, Findings
+from vjepa_loc.diagnosis_errors import FOUND, LEFT_OUT, Findings
 from vjepa_loc.metrics._average_precision import RankedAnswers, average_precisions, envelope_curve
 from vjepa_loc.scoring_input import ScoringInput
 
@@ -39,7 +39,7 @@ class Oracles:
         to a better ranked one of these, it is taken away.
         """
         chosen_Q = np.isin(self.kind_Q, list(kinds))
-        candidates = np.flatnonzero(chosen_Q & (self.kind_Q != DOUBLE) & (self._truth_Q >= 0))
+        candidates = np.flatnonzero(chosen_Q & (self._truth_Q >= 0))
         candidates = candidates[self._missed_G[self._truth_Q[candidates]]]
         targets, first = np.unique(self._truth_Q[candidates], return_index=True)
         corrected = candidates[first]

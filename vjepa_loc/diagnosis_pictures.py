@@ -47,7 +47,7 @@ def recall_picture(missed: Mapping[str, Mapping[str, Mapping]]) -> Picture:
         axes = figure.subplots()
         at, ticks, texts = 0.0, [], []
         for title, bins in missed.items():
-            axes.text(0, at, title, va="center", fontweight="bold")
+            axes.text(0.008, at, title, va="center", fontweight="bold")
             for text, row in bins.items():
                 at += 1
                 axes.barh(at, row["recall"], height=0.7, color=KIND_COLOURS["true"])

@@ -145,7 +145,7 @@ def test_a_label_without_truth_lowers_nothing_but_could_have_found_something():
     diagnosis = diagnose(inputs)
     errors = diagnosis.to_dict()["false_positives"]
     assert errors["wrong label"]["map_if_mended"] == 1 and errors["background"]["gain"] == 0
-    assert any("2 false positives have a label without truth" in note for note in diagnosis.notes)
+    assert any("false positives of labels without truth to find here: 2;" in note for note in diagnosis.notes)
 
 
 def mended(inputs, found, kinds):
@@ -219,7 +219,7 @@ def test_truths_without_boxes_among_others_are_counted_in_a_note():
     diagnosis = diagnose(inputs_of([event(0, 9), event(50, 60, PLACE)], [event(0, 9, PLACE, 0.5)]))
     check_sums(diagnosis.to_dict())
     assert diagnosis.figures["num_truths"] == 1 and diagnosis.figures["num_left_out"] == 1
-    assert any(note.startswith("1 truths without boxes are neither found nor missed; 1 predictions on them") for note in diagnosis.notes)
+    assert any(note == "truths without boxes, neither found nor missed: 1; predictions on them, neither true nor false: 1" for note in diagnosis.notes)
 
 
 def test_the_profile_takes_as_many_per_label_as_it_has_truths():

@@ -42,6 +42,8 @@ def test_kinds_in_time_alone(kind, prediction):
         # The place is right as far as it goes, the time is not.
         ("bad boundary", event(0, 49, PLACE)),
         ("bad boundary", event(0, 10, CLOSE)),
+        ("bad boundary", event(0, 49, (0, 0, 10, 5))),
+        ("several faults", event(0, 49, (0, 0, 10, 4.9))),
         ("background", event(0, 9, CLOSE)),
         # The time is right, the place is not: a little, wholly, or without a box.
         ("bad box", event(0, 100, LOOSE)),
@@ -100,6 +102,21 @@ def test_the_nearest_truth_is_the_one_of_the_largest_overlap_and_rather_one_that
     assert names == ["true", "wrong label"] and found.truth_P.tolist() == [1, 2]
 
 
+def test_overlap_tells_before_time_which_truth_is_nearest():
+    truths = [event(0, 90, LOOSE), event(0, 60, CLOSE)]
+    # Tube IoU with the boxes of the second: 0.9 * 2/3 and 0.6; with place all wrong, only time is left.
+    similar, elsewhere = event(0, 100, (0, 5, 10, 10), 0.5), event(0, 100, APART, 0.4)
+    names, found = kinds("stal", truths, [similar, elsewhere])
+    assert names == ["bad box", "bad box"] and found.truth_P.tolist() == [1, 0]
+    assert found.overlap_P.tolist() == [pytest.approx(0.06), 0] and found.time_iou_P.tolist() == [0.6, 0.9]
+
+
+def test_what_is_left_out_is_near_no_missed_truth():
+    truths = [event(0, 100), event(0, 60, PLACE)]
+    names, found = kinds("stal", truths, [event(0, 100, APART, 0.5)])
+    assert names == ["left out"] and found.nearest_G.tolist() == [-1, -1]
+
+
 def test_what_stal_leaves_out_is_neither_true_nor_false():
     truths = [event(0, 100), event(200, 300, PLACE)]
     predictions = [
@@ -121,6 +138,8 @@ def test_another_threshold():
     assert kinds("tal", truth, [event(0, 69, score=0.5)], 0.7)[0] == ["bad boundary"]
     assert kinds("tal", truth, [event(0, 5, score=0.5)], 0.05)[0] == ["true"]
     assert kinds("tal", truth, [event(0, 4, score=0.5)], 0.05)[0] == ["background"]
+    names, found = kinds("tal", truth, [event(0, 7, score=0.5, label="return")], 0.05)
+    assert names == ["wrong label"] and found.nearest_G.tolist() == [0]
 
 
 @pytest.mark.parametrize("seed", range(30))
