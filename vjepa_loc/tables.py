@@ -16,6 +16,9 @@ from vjepa_loc.atomic import write_text
 Cell = str | float | int | None
 """Text, a number, or None for nothing."""
 
+INDEX = "index.csv"
+_INDEX_COLUMNS = "file", "table"
+
 # What a printed column takes beside its cells: a space on each side, and a line.
 _COLUMN_FRAME = 3
 
@@ -76,13 +79,11 @@ class ResultTable:
             lines = room - _COLUMN_FRAME
             rows = [[row[0], *(textwrap.fill(cell, lines) if isinstance(cell, str) else cell for cell in row[1:])] for row in self.rows]
             return replace(self, rows=tuple(map(tuple, rows))).fitted(width) if rows != [list(row) for row in self.rows] else [self]
-        parts: list[list[int]] = []
-        for index in range(1, len(widths)):
-            if not parts or 1 + widths[0] + sum(widths[other] for other in parts[-1]) + widths[index] > width:
-                parts.append([])
-            parts[-1].append(index)
+        parts = _parts(widths, width)
         if len(parts) < 2:
             return [self]
+        # As few parts as that, and none of them much narrower than the others.
+        parts = next(narrow for limit in range(width + 1) if len(narrow := _parts(widths, limit)) == len(parts))
         return [
             replace(
                 self,
@@ -92,6 +93,16 @@ class ResultTable:
             )
             for number, part in enumerate(parts)
         ]
+
+
+def _parts(widths: Sequence[int], width: int) -> list[list[int]]:
+    """The columns after the first in as few groups as possible, each no wider than `width` together with the first."""
+    parts: list[list[int]] = []
+    for index in range(1, len(widths)):
+        if not parts or 1 + widths[0] + sum(widths[other] for other in parts[-1]) + widths[index] > width:
+            parts.append([])
+        parts[-1].append(index)
+    return parts
 
 
 def cell_text(cell: Cell) -> str:
@@ -112,19 +123,39 @@ def _csv_cell(cell: Cell) -> str:
 
 
 def write_csvs(tables: Sequence[ResultTable], folder: Path) -> list[Path]:
-    """Write each table as `<slug>.csv` into `folder` and remove other CSV files there, left by tables that are no more.
+    """Write each table as `<slug>.csv` into `folder`, and `index.csv`, which says what each file holds.
 
-    Tables of one name are numbered.
+    Tables of one name are numbered. Files that an earlier call wrote there, and this one does not, are removed; no other.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
+    index, earlier = folder / INDEX, _listed(folder / INDEX)
+    contents: dict[str, ResultTable] = {}
     for table in tables:
-        name, number = table.slug, 1
-        while folder / f"{name}.csv" in paths:
+        name, number = f"{table.slug}.csv", 1
+        while name in contents or name == INDEX:
             number += 1
-            name = f"{table.slug}-{number}"
-        paths.append(folder / f"{name}.csv")
-        write_text(paths[-1], table.csv())
-    for old in set(folder.glob("*.csv")) - set(paths):
-        old.unlink()
-    return paths
+            name = f"{table.slug}-{number}.csv"
+        contents[name] = table
+    titles = {name: table.title for name, table in contents.items()}
+    # Both the old and the new files are listed until both are as they should be, so that an interruption loses track of none.
+    write_text(index, _index_table(earlier | titles).csv())
+    for name, table in contents.items():
+        write_text(folder / name, table.csv())
+    for name in earlier.keys() - contents.keys():
+        (folder / name).unlink(missing_ok=True)
+    write_text(index, _index_table(titles).csv())
+    return [folder / name for name in contents]
+
+
+def _index_table(titles: dict[str, str]) -> ResultTable:
+    return ResultTable("Index", _INDEX_COLUMNS, tuple(titles.items()))
+
+
+def _listed(index: Path) -> dict[str, str]:
+    """File names and titles from an index that `write_csvs` wrote; nothing from any other file."""
+    try:
+        header, *rows = csv.reader(index.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, csv.Error):
+        return {}
+    if tuple(header) != _INDEX_COLUMNS:
+        return {}
+    return {row[0]: row[1] for row in rows if len(row) == 2 and re.fullmatch(r"[a-z0-9-]+\.csv", row[0])}

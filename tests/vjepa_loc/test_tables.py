@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from vjepa_loc.atomic import write_text
 from vjepa_loc.tables import ResultTable, cell_text, write_csvs
 
 TABLE = ResultTable("False positives, by kind", ("", "number", "share"), (("a, b", 1200, 0.1), ("c", 0, None)))
@@ -15,12 +17,45 @@ def test_cells_for_people():
     assert TABLE.texts()[1] == ("c", "0", "–")
 
 
-def test_csv_files_of_tables_that_are_no_more_do_not_stay(tmp_path):
-    (tmp_path / "old.csv").write_text("x")
-    (tmp_path / "note.txt").write_text("x")
+def test_csv_files_of_tables_that_are_no_more_do_not_stay_and_those_of_others_do(tmp_path):
+    for name in ("mine.csv", "note.txt"):
+        (tmp_path / name).write_text("x")
+    write_csvs([TABLE, ResultTable("Index", ("x",), ()), ResultTable("Old", ("x",), ())], tmp_path)
+    assert (tmp_path / "old.csv").exists() and (tmp_path / "index-2.csv").exists()
     paths = write_csvs([TABLE, TABLE], tmp_path)
     assert [path.name for path in paths] == ["false-positives-by-kind.csv", "false-positives-by-kind-2.csv"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [paths[1].name, paths[0].name, "note.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [paths[1].name, paths[0].name, "index.csv", "mine.csv", "note.txt"]
+    assert (tmp_path / "index.csv").read_text() == (
+        'file,table\nfalse-positives-by-kind.csv,"False positives, by kind"\nfalse-positives-by-kind-2.csv,"False positives, by kind"\n'
+    )
+
+
+def test_files_of_an_interrupted_writing_are_known_to_the_next(tmp_path, monkeypatch):
+    write_csvs([ResultTable("Old", ("x",), ())], tmp_path)
+    written = []
+
+    def interrupted(path, text):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(write_text(path, text))
+
+    monkeypatch.setattr("vjepa_loc.tables.write_text", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_csvs([TABLE, ResultTable("New", ("x",), ())], tmp_path)
+    monkeypatch.undo()
+    write_csvs([ResultTable("Last", ("x",), ())], tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.csv", "last.csv"]
+
+
+@pytest.mark.parametrize("text", ["", "x", "file,table\n../mine.csv,Mine\nmine.txt\n", "file,what\nmine.csv,Mine\n", "\x00"])
+def test_an_index_of_somebody_else_removes_nothing(tmp_path, text):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for path in (tmp_path / "mine.csv", folder / "mine.csv"):
+        path.write_text("x")
+    (folder / "index.csv").write_text(text)
+    write_csvs([TABLE], folder)
+    assert (tmp_path / "mine.csv").exists() and (folder / "mine.csv").exists()
 
 
 def test_a_column_name_in_lines_is_one_name_in_a_file():
@@ -40,6 +75,8 @@ def test_a_wide_table_becomes_several_that_begin_alike():
     first, second = table.fitted(1 + 7 + 3 * 8 - 1)
     assert (first.columns, first.rows[1]) == (("name", "a", "b\nbbb"), ("y", 1, 2))
     assert (second.title, second.columns, second.rows[1]) == ("t (continued)", ("name", "c"), ("y", 3))
+    columns = tuple("abcdefg")
+    assert [len(part.columns) for part in ResultTable("t", columns, (columns,)).fitted(1 + 6 * 4)] == [4, 4]
 
 
 def test_a_long_table_says_how_much_more_there_is():
