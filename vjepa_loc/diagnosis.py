@@ -80,6 +80,7 @@ MEANINGS = {
     "double detection": "a truth that is found already",
     "background": "nothing of the kind nearby",
     "several faults": "near a truth, but more than one thing is wrong",
+    "all": "all of these together",
 }
 
 PROFILE_LENGTH = 10
@@ -187,7 +188,7 @@ def _profile(oracles: Oracles) -> list[dict[str, int]]:
     num_truths_Q = oracles.num_truths_L[label_Q]
     part_Q = np.where(num_truths_Q > 0, place_Q // np.maximum(num_truths_Q, 1), PROFILE_LENGTH)
     parts = []
-    for part in range(min(PROFILE_LENGTH, int(part_Q[part_Q < PROFILE_LENGTH].max(initial=-1)) + 1)):
+    for part in range(int(part_Q[part_Q < PROFILE_LENGTH].max(initial=-1)) + 1):
         kinds = kind_Q[part_Q == part]
         parts.append({"true": int((kinds == FOUND).sum())} | {KINDS[kind]: int((kinds == kind).sum()) for kind in SHOWN})
     return parts
@@ -226,7 +227,7 @@ def _tables(figures: dict) -> tuple[ResultTable, ...]:
     first = dict(figures["profile"][0]) if figures["profile"] else {}
     first["all"] = sum(first.values()) - first.get("true", 0)
     errors = tuple(
-        (kind, row["count"], row["share"], first.get(kind), row["map_if_mended"], row["gain"], MEANINGS.get(kind, "all of these together"))
+        (kind, row["count"], row["share"], first.get(kind), row["map_if_mended"], row["gain"], MEANINGS[kind])
         for kind, row in figures["false_positives"].items()
     )
     kinds = list(figures["profile"][0]) if figures["profile"] else []

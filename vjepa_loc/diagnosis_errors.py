@@ -195,7 +195,7 @@ def common_frames_iou(truths: EventTable, truth: int, predictions: EventTable, r
 def _nearest(
     eligible: np.ndarray, overlap: np.ndarray, time: np.ndarray, preferred: np.ndarray | None = None
 ) -> np.ndarray:
-    """Per row the eligible column of the largest overlap, then temporal IoU, then a preferred one, then the first; -1 for none."""
+    """Per row the eligible column of the largest overlap, then time, then a preferred one, then the first; -1 for none."""
     left = eligible
     for measure in (overlap, time):
         value = np.where(left, measure, -1.0)
