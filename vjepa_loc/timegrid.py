@@ -123,9 +123,12 @@ def nominal_seconds_to_frames(seconds: ArrayLike, fps: float) -> np.ndarray:
     What misses a whole frame by no more than the last digits of a float is that frame: 0.28 s at 25 fps is frame 7, not
     7.000000000000001. Frames written as seconds and read again are thereby the same.
     """
-    frames = np.asarray(seconds, dtype=np.float64) * _positive_rate(fps)
-    whole = np.round(frames)
-    return np.where(np.abs(frames - whole) <= _LAST_DIGITS * np.spacing(np.abs(whole)), whole, frames)
+    rate = _positive_rate(fps)
+    # Seconds that are too many stay infinite frames, which every event refuses.
+    with np.errstate(over="ignore", invalid="ignore"):
+        frames = np.asarray(seconds, dtype=np.float64) * rate
+        whole = np.round(frames)
+        return np.where(np.abs(frames - whole) <= _LAST_DIGITS * np.spacing(np.abs(whole)), whole, frames)
 
 
 def _edge_times(frame_time_s: ArrayLike, fps: float) -> tuple[np.ndarray, float]:

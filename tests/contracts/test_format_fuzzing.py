@@ -198,6 +198,7 @@ def damaged_json(content: bytes, first: int, second: int, third: int) -> bytes:
 def check_reading(read, path: Path, folder: Path) -> None:
     """`read()` gives something, or one line that names the file."""
     with warnings.catch_warnings():
+        warnings.simplefilter("error")
         warnings.simplefilter("ignore", UserWarning)
         try:
             result = read()

@@ -13,12 +13,12 @@ from vjepa_loc.errors import DatasetError
 from vjepa_loc.formats._json_file import kind_of, load_document, located
 from vjepa_loc.formats._label_studio_regions import OWN_KEY, RECTANGLE, TIMELINE
 from vjepa_loc.formats._reading import Account
+from vjepa_loc.formats._video_files import find_video
 
 DEFAULT_FRAME_RATE = 24.0
 """What Label Studio's `<Video>` plays at where its configuration does not say."""
 
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ogv", ".ogg")
-_FILE_FOLDERS = ("", "videos")
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 _VIDEO_TAG = re.compile(r"<\s*Video\b[^>]*>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"""([A-Za-z]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
@@ -77,15 +77,7 @@ class Task:
     def find_file(self, folder: Path) -> Path | None:
         """The video where the task says, beside the JSON file, or in `videos/` there."""
         named = _file_of(self.reference).name
-        names = dict.fromkeys(name for name in (named, _UPLOAD_PREFIX.sub("", named)) if name)
-        for candidate in (Path(self.reference), *(folder / place / name for place in _FILE_FOLDERS for name in names)):
-            try:
-                if (candidate.is_absolute() or candidate != Path(self.reference)) and candidate.is_file():
-                    return candidate.absolute()
-            except (OSError, ValueError):
-                # A name that this system has no file for.
-                continue
-        return None
+        return find_video(folder, self.reference, dict.fromkeys([named, _UPLOAD_PREFIX.sub("", named)]))
 
 
 def load_tasks(path: Path, account: Account) -> list[Task]:

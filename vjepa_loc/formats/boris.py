@@ -22,12 +22,12 @@ from vjepa_loc.formats._boris_project import KEPT_EXTRA, VIDEO_VARIABLES, projec
 from vjepa_loc.formats._boris_table import Coding, Media, Observation, number_of, read_table
 from vjepa_loc.formats._json_file import dump_entries, load_object, located
 from vjepa_loc.formats._reading import Account, Probed, ask
+from vjepa_loc.formats._video_files import find_video
 from vjepa_loc.timegrid import nominal_seconds_to_frames
 
 NOMINAL_FPS = 25.0
 """The fps, marked as assumed, of a video of which neither its file nor BORIS says one."""
 
-_FILE_FOLDERS = ("", "videos")
 _ROUNDING_S = 0.002
 
 
@@ -128,7 +128,7 @@ def _find_clips(observations: list[Observation], folder: Path, probe, account: A
             if key in clips:
                 account.count("observations_of_a_video_seen_before", f"{observation.id!r} adds to the events of {media.path!r}")
                 continue
-            file = _find_file(media.path, folder) if media.path else None
+            file = find_video(folder, media.path, [_file_name(media.path).name]) if media.path else None
             probed = Probed()
             if file is None:
                 account.counts["videos_without_file"] += 1
@@ -162,18 +162,6 @@ def _video_name(observation: Observation) -> str:
 
 def _file_name(path: str):
     return PureWindowsPath(path) if "\\" in path else PurePosixPath(path)
-
-
-def _find_file(path: str, folder: Path) -> Path | None:
-    name = _file_name(path).name
-    for candidate in (Path(path), *(folder / place / name for place in _FILE_FOLDERS)):
-        try:
-            if name and candidate.is_absolute() | (candidate != Path(path)) and candidate.is_file():
-                return candidate.absolute()
-        except (OSError, ValueError):
-            # A name that this system has no file for.
-            continue
-    return None
 
 
 def _build_video(clip: _Clip, account: Account) -> Video:

@@ -155,6 +155,13 @@ def test_a_video_is_called_and_found_by_its_name(tmp_path, reference, video_id, 
     assert (video.id, video.file) == (video_id, tmp_path / "videos" / file)
 
 
+def test_a_video_beside_a_file_that_is_named_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").touch()
+    Path("clip_1.json").write_text(json.dumps([{"model_version": "m", "result": [timeline((1, 2))]}]))
+    assert label_studio.read("clip_1.json").videos["clip"].file == tmp_path / "clip.mp4"
+
+
 def test_videos_of_one_name_are_called_by_their_references_and_one_video_may_have_two_tasks(tmp_path):
     dataset = read_tasks(tmp_path, task(timeline((1, 2)), video="x/a.mp4"), task(timeline((1, 2)), video="y/a.mp4"), task(timeline((3, 4)), video="x/a.mp4"))
     assert list(dataset.videos) == ["x/a.mp4", "y/a.mp4"] and len(dataset.events_of("x/a.mp4")) == 2
