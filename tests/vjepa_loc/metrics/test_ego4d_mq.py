@@ -45,6 +45,8 @@ def test_other_labels_and_videos_take_no_place():
 def test_the_overlap_must_be_above_the_threshold():
     assert recalls([event(0, 10)], [event(0, 5, 0.5)]) == [0] * 5
     assert recalls([event(0, 10)], [event(0, 5.001, 0.5)]) == [1] * 5
+    # By the hull exactly a half; by the union of lengths a last bit above.
+    assert recalls([event(0.3, 1.7)], [event(1.0, 1.7, 0.5)]) == [0] * 5
     # Precision counts the threshold itself.
     assert result_of([event(0, 10)], [event(0, 5, 0.5)]).values["ego4d_mq/map@0.50"] == 1
 

@@ -122,7 +122,7 @@ def test_errors_of_the_matched_events():
 
 def test_errors_weigh_videos_as_often_as_they_are_drawn():
     truths = [event(100, 200), event(100, 200, video="w"), event(300, 400, video="w")]
-    predictions = [event(104, 200, 0.9), event(101, 200, 0.8, video="w"), event(302, 400, 0.7, video="w")]
+    predictions = [event(104, 200, 0.9), event(101, 200, 0.8, video="w"), event(298, 400, 0.7, video="w")]
     result = result_of(truths, predictions)
     drawn = result.resample(np.array([[1, 1], [2, 0], [1, 2], [0, 0]]))
     assert drawn["spotting/start_error_frames"] == pytest.approx([7 / 3, 4, (4 + 2 * 3) / 5, np.nan], nan_ok=True)
