@@ -139,16 +139,18 @@ def test_tables_show_the_run_its_baselines_and_every_class(dataset, predictions)
 
 
 def test_many_figures_stand_in_a_matrix_and_the_main_ones_in_front(dataset, predictions):
-    evaluation = evaluate(dataset, "val", predictions, ["tal", "stal", "spotting"], "0.3,0.5,0.7,0.9,0.5:0.05:0.95,0.3:0.2:0.7")
+    evaluation = evaluate(dataset, "val", predictions, ["tal", "stal", "spotting", "frame_map[coco]"], "0.3,0.5,0.7,0.9,0.5:0.05:0.95,0.3:0.2:0.7")
     headline, matrix, others, per_class, *_ = evaluation.tables()
     assert [row[0] for row in headline.rows] == [key for key in evaluation.metrics if key in evaluation.intervals]
     assert [column.replace("\n", "") for column in matrix.columns[1:]] == [
         "@0.30", "@0.50", "@0.70", "@0.90", "@0.30:0.70", "@0.50:0.95"
     ]
     assert dict(zip(matrix.columns, matrix.rows[0]))["@0.90"] == evaluation.metrics["tal/map@0.90"]
-    assert [row[0] for row in matrix.rows] == ["tal/map", "stal/map"]
-    shown = {key for key, *_ in headline.rows} | {key for key, _ in others.rows}
-    assert {key for key in evaluation.metrics if key.startswith("spotting")} <= shown
+    assert [row[0] for row in matrix.rows] == ["tal/map", "stal/map", "frame_map[coco]/map"]
+    main, listed = {row[0] for row in headline.rows}, {row[0] for row in others.rows}
+    in_matrix = {key for key in evaluation.metrics if "map@0." in key}
+    assert main & listed == set() and main | listed | in_matrix == set(evaluation.metrics)
+    assert "frame_map[coco]/recall@0.50:0.95@1" in listed and "spotting/start_map@4" in listed
     assert [column.replace("\n", "") for column in per_class.columns[3:5]] == ["tal/map@0.50", "stal/map@0.50"]
     for table in evaluation.tables():
         for part in table.fitted(100):
@@ -171,7 +173,8 @@ def test_a_comparison_is_paired(dataset, predictions):
     same = evaluate(dataset, "val", predictions, ["tal"], "0.5", against=against)
     found = same.against.differences["tal/map@0.50"]
     # Both sides see the same videos, so that nothing is left of the spread of either.
-    assert found.difference == 0 and found.interval == (0, 0) and not found.interval.excludes_zero()
+    assert found.difference == 0 and found.interval == (0, 0)
+    assert same.tables()[1].rows[0][-1] == "", "no star"
     assert same.notes == [
         "1 predictions in other videos are not counted",
         "other.json: not in its store, their events count as missed: v1",
@@ -186,6 +189,16 @@ def test_a_comparison_is_paired(dataset, predictions):
     without = evaluate(dataset, "val", predictions, ["tal"], "0.5", against=against, bootstrap=Bootstrap(0))
     assert without.to_dict()["against"]["differences"]["tal/map@0.50"] == {"difference": 0, "low": None, "high": None}
     assert without.tables()[1].columns == ("figure", "here", "there", "difference")
+
+
+@pytest.mark.parametrize("with_truth", [True, False])
+@pytest.mark.parametrize("with_predictions", [True, False])
+def test_all_metrics_give_files_also_where_there_is_nothing(dataset, predictions, tmp_path, with_truth, with_predictions):
+    truth = dataset if with_truth else Dataset(dataset.labels, dataset.videos)
+    found = predictions if with_predictions else []
+    evaluation = evaluate(truth, "val", found, ["all"], bootstrap=Bootstrap(20), against=OtherPredictions("o", predictions))
+    content = json.loads(evaluation.write(tmp_path).metrics.read_text())
+    assert set(content["intervals"]) <= set(content["metrics"]) and "NaN" not in (tmp_path / "metrics.json").read_text()
 
 
 def test_what_metrics_say_in_the_same_words_stands_once(dataset):
