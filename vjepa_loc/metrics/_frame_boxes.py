@@ -134,7 +134,7 @@ def overlapping_pairs(
     before_D = np.cumsum(count_D) - count_D
     true_edges, edges_D = edges(truths.box_N4), edges(detections.box_N4)
     num_pairs = int(count_D.sum())
-    cuts = np.searchsorted(before_D, np.arange(0, num_pairs + _CHUNK, _CHUNK), side="left")
+    cuts = np.unique(np.searchsorted(before_D, np.arange(0, num_pairs + _CHUNK, _CHUNK), side="left"))
     parts = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
     for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
         detection_P = np.repeat(np.arange(start, stop), count_D[start:stop])
