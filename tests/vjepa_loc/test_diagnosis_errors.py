@@ -103,11 +103,11 @@ def test_the_nearest_truth_is_the_one_of_the_largest_overlap_and_rather_one_that
 
 
 def test_overlap_tells_before_time_which_truth_is_nearest():
-    truths = [event(0, 90, LOOSE), event(0, 60, CLOSE)]
-    # Tube IoU with the boxes of the second: 0.9 * 2/3 and 0.6; with place all wrong, only time is left.
+    truths = [event(0, 60, CLOSE), event(0, 90, LOOSE)]
+    # Only the first has boxes that touch: 10 of 100 pixels, for 0.6 of the time. With the place all wrong, time is left.
     similar, elsewhere = event(0, 100, (0, 5, 10, 10), 0.5), event(0, 100, APART, 0.4)
     names, found = kinds("stal", truths, [similar, elsewhere])
-    assert names == ["bad box", "bad box"] and found.truth_P.tolist() == [1, 0]
+    assert names == ["bad box", "bad box"] and found.truth_P.tolist() == [0, 1]
     assert found.overlap_P.tolist() == [pytest.approx(0.06), 0] and found.time_iou_P.tolist() == [0.6, 0.9]
 
 
