@@ -95,6 +95,8 @@ def test_truth_without_boxes_absorbs_any_number_that_reaches_it_in_time():
 def test_a_prediction_tries_truth_with_boxes_before_it_is_absorbed():
     truths = [tube(0, 10), bare(0, 10)]
     assert average_precision(truths, [tube(0, 10, 0.9)]) == 1
+    # What is found counts as true, and is not absorbed as well.
+    assert average_precision(truths, [tube(50, 60, 0.9), tube(0, 10, 0.8)]) == 0.5
     # A second one finds the truth taken and is absorbed; so is one in the wrong place.
     assert average_precision(truths, [tube(0, 10, 0.9, AWAY), tube(0, 10, 0.8), tube(0, 10, 0.7)]) == 1
 
