@@ -163,13 +163,15 @@ def _boxes(span: _Span, interval: tuple[float, float], value: dict, video: Video
         values = np.array([key[name] for key in span.keys])
         return np.interp(position, key_frames, np.unwrap(values, period=360) if name == "rotation" else values)
 
-    corners_K4 = _corners(*(column(name) for name in ("x", "y", "width", "height", "rotation")), width, height)
+    # Numbers too large for a float become infinite, and their boxes are left out below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners_K4 = _corners(*(column(name) for name in ("x", "y", "width", "height", "rotation")), width, height)
     if any(key["rotation"] % 360 for key in span.keys):
         account.count("rotated_rectangles", f"of {video.id!r}, became the upright boxes around them")
     scores_K = column("score") if score is not None and all("score" in key for key in span.keys) else None
     usable = (corners_K4[:, 0] < corners_K4[:, 2]) & (corners_K4[:, 1] < corners_K4[:, 3]) & np.isfinite(corners_K4).all(axis=1)
     for frame in frames[~usable]:
-        account.left_out("boxes", f"on frame {frame} of {video.id!r} it has no area")
+        account.left_out("boxes", f"of {video.id!r}, frame {frame}: no area, or numbers too large")
     return {
         "box_frames_K": frames[usable],
         "boxes_K4": corners_K4[usable],

@@ -270,6 +270,9 @@ def _interval(coding: Coding, start_s: float, end_s: float, video: Video, accoun
     """Start and end in frames, cut at the video's; None where nothing is left. Counted in `account`."""
     place = f"{coding.place}: {coding.behavior!r} from {start_s:g} to {end_s:g} s of {video.id!r}"
     start, end = nominal_seconds_to_frames([start_s, end_s], video.fps).tolist()
+    if not (math.isfinite(start) and math.isfinite(end)):
+        account.left_out("events", f"{place} is beyond any number of frames")
+        return None
     if coding.kind == "POINT":
         start = float(math.floor(start))
         end = start + 1

@@ -74,6 +74,11 @@ def test_a_point_is_the_frame_that_contains_it(tmp_path):
     assert counts(dataset)["points"] == 2
 
 
+def test_seconds_without_measure_are_left_out(tmp_path):
+    dataset = read_text(tmp_path, old_rows(("1e308", "", "a", "", "POINT"), ("1", "", "a", "", "START"), ("1e308", "", "a", "", "STOP")))
+    assert dataset.events == () and counts(dataset)["events_left_out"] == 2
+
+
 def test_the_offset_of_an_observation_is_no_time_of_its_video(tmp_path):
     assert spans(read_text(tmp_path, old_rows(("12.0", "", "a", "", "START"), ("13.0", "", "a", "", "STOP"), offset="10.0"))) == [("clip", "a", 60, 90)]
 
