@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vjepa_loc.metrics._event_matching import ranked
+from vjepa_loc.metrics._free_truths import match_pairs
+from vjepa_loc.metrics._tube_overlap import exact_on_paper
 from vjepa_loc.overlap import paired_box_iou, span_iou, tube_ious
 from vjepa_loc.scoring_input import EventTable, ScoringInput
 
@@ -101,9 +103,8 @@ def _find_in_video(
         has_boxes_P = predictions.num_boxes_N[rows] > 0
         # A truth without boxes has only its time to be compared, and only with predictions that say a place at all.
         overlap_PG = np.where(has_boxes_P[:, None], time_PG, 0.0)
-        overlap_PG[:, scored_G] = tube_ious(
-            [truths.events[at] for at in columns[scored_G]], [predictions.events[at] for at in rows]
-        ).T
+        tube_iou_GP = tube_ious([truths.events[at] for at in columns[scored_G]], [predictions.events[at] for at in rows])
+        overlap_PG[:, scored_G] = exact_on_paper(tube_iou_GP.T)
 
     match_P = match_truths(np.where(own_PG & scored_G, overlap_PG, -1.0), threshold)
     is_found_P = match_P >= 0
@@ -159,24 +160,11 @@ def _find_in_video(
 
 
 def match_truths(similarity_PG: np.ndarray, threshold: float) -> np.ndarray:
-    """The truth (P,) that each prediction finds, -1 for none, by the rule of `match_free_truths`.
-
-    Goes from one prediction that finds something to the next, so that it takes as many rounds as truths are found.
-    """
+    """The truth (P,) that each prediction finds, -1 for none, as `tal` and `stal` match."""
     match_P = np.full(len(similarity_PG), -1, dtype=np.int64)
-    reaches_PG = similarity_PG >= threshold
-    num_free_P = reaches_PG.sum(axis=1)
-    free_G = np.ones(similarity_PG.shape[1], dtype=bool)
-    row = 0
-    while row < len(match_P):
-        row += int(np.argmax(num_free_P[row:] > 0))
-        if num_free_P[row] == 0:
-            break
-        column = int(np.argmax(np.where(free_G & reaches_PG[row], similarity_PG[row], -1.0)))
-        match_P[row] = column
-        free_G[column] = False
-        num_free_P -= reaches_PG[:, column]
-        row += 1
+    rows, columns = np.nonzero(similarity_PG >= threshold)
+    matched = match_pairs(rows, columns, similarity_PG[rows, columns], np.array([threshold]), last_of_equals=True)[:, 0]
+    match_P[rows[matched]] = columns[matched]
     return match_P
 
 
@@ -189,7 +177,7 @@ def common_frames_iou(truths: EventTable, truth: int, predictions: EventTable, r
     owner = chosen.owner_B[common]
     iou = paired_box_iou(event.boxes_K4[at[common]], chosen.box_B4[common])
     num_common = np.bincount(owner, minlength=len(rows))
-    return np.bincount(owner, weights=iou, minlength=len(rows)) / np.maximum(num_common, 1)
+    return exact_on_paper(np.bincount(owner, weights=iou, minlength=len(rows)) / np.maximum(num_common, 1))
 
 
 def _nearest(
