@@ -43,6 +43,8 @@ STRANGE_VALUES = [
     [None], [[]], {"a": {}}, [1, 2, 3, 4], {"0": [0, 0, 1, 1]}, "NaN",
 ]
 
+FIELDS = ["id", "video_id", "label", "boxes", "score", "fps", "width", "file", "start_frame", "extra", "format", "data", "type", "duration"]
+
 OLD_TABLE = """Observation id,one,,,
 ,,,,
 Player #1,/videos/b.mp4,,,
@@ -190,6 +192,8 @@ def damaged_json(content: bytes, first: int, second: int, third: int) -> bytes:
     elif second % 5 == 3:
         other, other_key = places[third % len(places)]
         holder[key] = json.loads(json.dumps(other[other_key])) if other_key in (other if isinstance(other, dict) else range(len(other))) else 1
+    elif second % 11 == 0 and isinstance(holder, dict):
+        holder[FIELDS[third % len(FIELDS)]] = holder.pop(key)
     else:
         holder[key] = STRANGE_VALUES[third % len(STRANGE_VALUES)]
     return json.dumps(document).encode()

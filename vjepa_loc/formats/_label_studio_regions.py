@@ -17,13 +17,14 @@ from vjepa_loc.dataset import Video
 from vjepa_loc.errors import DatasetError
 from vjepa_loc.events import Event, finite_number
 from vjepa_loc.formats._json_file import kind_of, located
-from vjepa_loc.formats._reading import Account
+from vjepa_loc.formats._reading import Account, kept_extra
+from vjepa_loc.formats.native import EVENT_KEYS
 
 OWN_KEY = "vjepa_loc"
 """Key in the `meta` of a region or a task under which `write` keeps what Label Studio has no field for."""
 
 RECTANGLE, TIMELINE = "videorectangle", "timelinelabels"
-_MOST_FRAMES = 2_000_000
+_MOST_FRAMES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def read_region(region: dict, video: Video, clock: Clock, account: Account, scor
             continue
         boxes = _boxes(span, interval, value, video, clock, account, score if scored else None) if is_rectangle else {}
         own = _own(region)
-        extra = own.get("extra") if isinstance(own.get("extra"), dict) else {}
+        extra = own["extra"] if isinstance(own.get("extra"), dict) else {}
+        extra = kept_extra(extra, (), EVENT_KEYS, account, f"{_name(region)} of {video.id!r}")
         for index, label in enumerate(dict.fromkeys(labels)):
             name = region.get("id") if isinstance(region.get("id"), str) and region["id"] else None
             if name is not None:

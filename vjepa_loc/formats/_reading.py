@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 
 from vjepa_loc.errors import VideoError
+from vjepa_loc.formats._json_file import all_finite
 
 _MOST_EXAMPLES = 5
 
@@ -88,3 +90,15 @@ class Account:
             for key, reasons in self._examples.items()
         ]
         return {"format": self.format, "counts": dict(self.counts), "notes": self.remarks + notes}
+
+
+def kept_extra(entry: dict, known: Collection[str], reserved: Collection[str], account: Account, place: str) -> dict:
+    """What a foreign entry says beyond its `known` keys; left out and counted where the native format could not hold it.
+
+    That is under a `reserved` name, which is a field there, or with a number that is not finite.
+    """
+    extra = {key: value for key, value in entry.items() if key not in known}
+    for key in [key for key, value in extra.items() if key in reserved or not all_finite(value)]:
+        account.left_out("fields", f"{place}, {key!r}: {'the name of a native field' if key in reserved else 'not a finite number'}")
+        del extra[key]
+    return extra

@@ -15,7 +15,8 @@ from vjepa_loc.dataset import FPS_NOMINAL_KEY, Dataset, Video, check_events, eve
 from vjepa_loc.errors import DatasetError, VideoError
 from vjepa_loc.events import Event, check_name, finite_number
 from vjepa_loc.formats._json_file import dump_entries, kind_of, load_object, located
-from vjepa_loc.formats._reading import Account, Probed, ask
+from vjepa_loc.formats._reading import Account, Probed, ask, kept_extra
+from vjepa_loc.formats.native import EVENT_KEYS, VIDEO_KEYS
 from vjepa_loc.timegrid import nominal_frames_to_seconds, nominal_seconds_to_frames
 
 NOMINAL_FPS = 25.0
@@ -29,7 +30,7 @@ SUBSET_OF_SPLIT = {split: subset for subset, split in SPLIT_OF_SUBSET.items()}
 _FILE_FOLDERS = ("", "videos")
 _FILE_PREFIXES = ("", "v_")
 _FILE_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
-_VIDEO_KEYS = ("subset", "fps", "annotations")
+_ENTRY_KEYS = ("subset", "fps", "annotations")
 _ANNOTATION_KEYS = ("label", "segment")
 _LOST_VIDEO_FIELDS = ("width", "height", "group", "label")
 _ROUNDING_FRAMES = 1e-6
@@ -172,7 +173,7 @@ def _stems(video_id: str) -> list[str]:
 
 def _build_video(video_id: str, entry: dict, file: Path | None, probe, account: Account) -> Video:
     subset = entry.get("subset")
-    extra = {key: value for key, value in entry.items() if key not in _VIDEO_KEYS}
+    extra = kept_extra(entry, _ENTRY_KEYS, VIDEO_KEYS, account, repr(video_id))
     probed = Probed()
     if file is None:
         account.counts["videos_without_file"] += 1
@@ -213,7 +214,7 @@ def _build_events(video: Video, entry: dict, account: Account) -> list[Event]:
             continue
         interval = _cut_to_video(start, end, end_frame, f"{place}: {annotation['segment']}", account)
         if interval is not None:
-            extra = {key: value for key, value in annotation.items() if key not in _ANNOTATION_KEYS}
+            extra = kept_extra(annotation, _ANNOTATION_KEYS, EVENT_KEYS, account, place)
             events.append(Event(video.id, label, *interval, extra=extra))
     return events
 
@@ -250,8 +251,10 @@ def _read_result(video: Video, entry, place: str, account: Account) -> list[Even
     if entry.get("score") is None:
         raise DatasetError("score: missing")
     interval = _cut_to_video(start, end, _end_frame(video), f"{place}: {entry['segment']}", account)
-    extra = {key: value for key, value in entry.items() if key not in (*_ANNOTATION_KEYS, "score")}
-    return [Event(video.id, label, *interval, score=entry["score"], extra=extra)] if interval is not None else []
+    if interval is None:
+        return []
+    extra = kept_extra(entry, (*_ANNOTATION_KEYS, "score"), EVENT_KEYS, account, place)
+    return [Event(video.id, label, *interval, score=entry["score"], extra=extra)]
 
 
 def _end_frame(video: Video) -> float | None:
@@ -268,7 +271,7 @@ def _video_entry(video: Video, events: Sequence[Event]) -> dict:
     entry = {"subset": SUBSET_OF_SPLIT.get(video.split, video.split)} if video.split is not None else {}
     if video.num_frames is not None:
         entry["duration"] = float(nominal_frames_to_seconds(video.num_frames, _fps_of(video)))
-    entry |= {key: value for key, value in video.extra.items() if key not in _VIDEO_KEYS}
+    entry |= {key: value for key, value in video.extra.items() if key not in _ENTRY_KEYS}
     return entry | {"fps": _fps_of(video), "annotations": [_annotation_entry(event, video) for event in events]}
 
 

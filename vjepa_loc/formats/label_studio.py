@@ -22,7 +22,8 @@ from vjepa_loc.events import Event
 from vjepa_loc.formats._json_file import dump_list, located
 from vjepa_loc.formats._label_studio_regions import OWN_KEY, Clock, read_region, region_of
 from vjepa_loc.formats._label_studio_tasks import DEFAULT_FRAME_RATE, Task, load_tasks, regions_of
-from vjepa_loc.formats._reading import Account, Probed, ask
+from vjepa_loc.formats._reading import Account, Probed, ask, kept_extra
+from vjepa_loc.formats.native import VIDEO_KEYS
 
 _OWN_FIELDS = ("num_frames", "width", "height", "split", "group", "label")
 
@@ -195,7 +196,7 @@ def _build_video(video_id: str, task: Task, folder: Path, probe, account: Accoun
         except VideoError as error:
             account.count("videos_unreadable", str(error))
     own = task.own if isinstance(task.own.get("extra", {}), dict) else {}
-    extra = dict(own.get("extra", {}))
+    extra = kept_extra(own.get("extra", {}), (), VIDEO_KEYS, account, repr(video_id))
     fps = probed.fps or task.frame_rate()
     if probed.fps is None and fps is not None and FPS_NOMINAL_KEY not in extra and not own:
         account.count("videos_at_the_rate_of_the_project", f"frames of {video_id!r} are taken as they are, at {fps:g} fps; no probe")

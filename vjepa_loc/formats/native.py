@@ -17,14 +17,14 @@ import numpy as np
 from vjepa_loc.dataset import Dataset, Video, check_events, check_labels, index_videos, unknown_text
 from vjepa_loc.errors import DatasetError
 from vjepa_loc.events import Event, finite_number
-from vjepa_loc.formats._json_file import dump_object, kind_of, load_object, located
+from vjepa_loc.formats._json_file import all_finite, dump_object, kind_of, load_object, located
 
 FORMAT_NAME = "vjepa_loc"
 VERSION = 1
 
 _FILE_KEYS = ("format", "version", "labels", "videos", "events")
-_VIDEO_KEYS = ("id", "file", "fps", "num_frames", "width", "height", "split", "group", "label")
-_EVENT_KEYS = ("id", "video_id", "label", "start_frame", "end_frame", "boxes", "score")
+VIDEO_KEYS = ("id", "file", "fps", "num_frames", "width", "height", "split", "group", "label")
+EVENT_KEYS = ("id", "video_id", "label", "start_frame", "end_frame", "boxes", "score")
 _EXACT_INTEGERS = 2**53
 
 
@@ -128,11 +128,11 @@ def _read_videos(document: dict, path: Path) -> list[Video]:
     videos = []
     for index, entry in enumerate(_list_of(document, "videos")):
         with located(_place("videos", index, entry)):
-            fields = {key: entry[key] for key in _VIDEO_KEYS if entry.get(key) is not None}
+            fields = {key: entry[key] for key in VIDEO_KEYS if entry.get(key) is not None}
             _require(entry, ("id",))
             if "file" in fields:
                 fields["file"] = _absolute_file(fields["file"], path)
-            videos.append(Video(**fields, extra=_extra_of(entry, _VIDEO_KEYS)))
+            videos.append(Video(**fields, extra=_extra_of(entry, VIDEO_KEYS)))
     return videos
 
 
@@ -153,7 +153,7 @@ def _read_events(document: dict, scored: bool) -> list[Event]:
                     end_frame=entry["end_frame"],
                     score=score,
                     id=entry.get("id"),
-                    extra=_extra_of(entry, _EVENT_KEYS),
+                    extra=_extra_of(entry, EVENT_KEYS),
                     **(_read_boxes(boxes, score) if boxes is not None else {}),
                 )
             )
@@ -223,17 +223,9 @@ def _absolute_file(file, path: Path) -> Path:
 def _extra_of(entry: dict, known: Sequence[str]) -> dict:
     extra = {key: value for key, value in entry.items() if key not in known}
     for key, value in extra.items():
-        if not _all_finite(value):
+        if not all_finite(value):
             raise DatasetError(f"{key}: expected finite numbers, got NaN or infinity")
     return extra
-
-
-def _all_finite(value) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_all_finite, value.values()))
-    return all(map(_all_finite, value)) if isinstance(value, list) else True
 
 
 def _check_same_videos(videos: Sequence[Video], dataset: Dataset) -> None:
@@ -249,12 +241,12 @@ def _check_same_videos(videos: Sequence[Video], dataset: Dataset) -> None:
 
 
 def _video_entry(video: Video, path: Path) -> dict:
-    entry = {key: getattr(video, key) for key in _VIDEO_KEYS if getattr(video, key) is not None}
+    entry = {key: getattr(video, key) for key in VIDEO_KEYS if getattr(video, key) is not None}
     if video.file is not None:
         folder, file = os.path.abspath(path.parent), os.path.abspath(video.file)
         below = Path(file).is_relative_to(folder)
         entry["file"] = Path(file).relative_to(folder).as_posix() if below else str(file)
-    return entry | _safe_extra(video.extra, _VIDEO_KEYS, f"video {video.id!r}")
+    return entry | _safe_extra(video.extra, VIDEO_KEYS, f"video {video.id!r}")
 
 
 def _event_entry(event: Event) -> dict:
@@ -277,7 +269,7 @@ def _event_entry(event: Event) -> dict:
                 )
             rows = [[*row, score] for row, score in zip(rows, event.box_scores_K.tolist(), strict=True)]
         entry["boxes"] = dict(zip(map(str, event.box_frames_K.tolist()), rows, strict=True))
-    return entry | _safe_extra(event.extra, _EVENT_KEYS, f"event {event.id or event.label!r} of {event.video_id!r}")
+    return entry | _safe_extra(event.extra, EVENT_KEYS, f"event {event.id or event.label!r} of {event.video_id!r}")
 
 
 def _safe_extra(extra: dict, known: Sequence[str], owner: str) -> dict:

@@ -250,3 +250,12 @@ def test_the_real_submission_is_read_for_the_videos_there_are(tmp_path):
         events = activitynet.read_predictions(path, dataset)
     num_empty = sum(found["segment"][0] >= found["segment"][1] for entries in known.values() for found in entries)
     assert len(events) == sum(map(len, known.values())) - num_empty > 5000
+
+
+def test_a_field_that_the_native_format_cannot_hold_is_left_out_and_said(tmp_path):
+    strange = entry((1, 2), rating=float("nan"), width=7)
+    strange["annotations"][0] |= {"boxes": [], "note": "kept"}
+    dataset = activitynet.read(truth(tmp_path, v=strange))
+    assert dataset.events[0].extra == {"note": "kept"} and dataset.videos["v"].extra == {"duration": 10.0}
+    assert counts(dataset)["fields_left_out"] == 3
+    native.write(dataset, tmp_path / "native.json")

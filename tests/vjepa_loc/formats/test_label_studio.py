@@ -174,7 +174,7 @@ def test_videos_of_one_name_are_called_by_their_references_and_one_video_may_hav
         ([{"id": 1, "video": "a.mp4", "box": []}], "tasks[0]: data: expected an object (export as JSON, not as JSON-MIN), got null; the keys are: 'id', 'video', 'box'"),
         ([{"data": {"image": "a.jpg"}}], "expected tasks with a video in their data, got none: tasks[0] has no video in its data"),
         ([task(timeline((1, "x")))], "tasks[0], annotations[0], result[0], ranges[0], end: expected a number, got 'x'"),
-        ([task(timeline((1.5, 2)))], "tasks[0], annotations[0], result[0], ranges[0], start: expected a whole frame from 1 to 2000000, got 1.5"),
+        ([task(timeline((1.5, 2)))], "tasks[0], annotations[0], result[0], ranges[0], start: expected a whole frame from 1 to 1000000, got 1.5"),
         ([task(rectangle(keyframe(1), keyframe(2, "wide")))], "result[0], sequence[1], x: expected a number, got 'wide'"),
         ([task({"type": 3})], "tasks[0]: annotations[0], result[0]: expected an object with a 'type'"),
         (7, "tasks[0]: expected a Label Studio task, an object with 'data' and 'annotations', got a number"),
