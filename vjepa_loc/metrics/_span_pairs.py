@@ -100,6 +100,14 @@ def best_of_first(
     return best_MF
 
 
+def num_out_of_order(inputs: ScoringInput) -> int:
+    """How many predictions follow in the file one of lower score of their video and label."""
+    group_N, score_N = _groups(inputs, inputs.predictions), inputs.predictions.score_N
+    order_N = np.argsort(group_N, kind="stable")
+    same = np.diff(group_N[order_N]) == 0
+    return int((same & (np.diff(score_N[order_N]) > 0)).sum())
+
+
 def _groups(inputs: ScoringInput, events: EventTable) -> np.ndarray:
     """A number per event, the same for those of one video and label."""
     return events.video_N * len(inputs.labels) + events.label_N

@@ -10,8 +10,8 @@ last bit.
 
 `map@0.10` (eval_detection.py) is ActivityNet's as in `tal`, and `map@0.10:0.50` its mean over the five thresholds. The
 official tool reads two files, one of retrieved and one of detected moments; here both come from one, so its order should
-be by score. It stops with an error at a video without predictions, whose truths are missed here; predictions
-of a label without truth are left out and counted in the notes.
+be by score: the notes count predictions that follow one of lower score. The tool stops with an error at a video
+without predictions, whose truths are missed here; predictions of a label without truth are left out and counted.
 
 By default recall stands at 0.3, 0.5 and 0.7, and precision at 0.1 to 0.5 with their mean, as there; other thresholds
 hold for both.
@@ -24,7 +24,7 @@ import numpy as np
 from vjepa_loc.metrics._average_precision import levels_of
 from vjepa_loc.metrics._recall import recall_of_first
 from vjepa_loc.metrics._result import MetricResult, Thresholds, metric_key, steps, threshold_names, together
-from vjepa_loc.metrics._span_pairs import best_of_first, span_pairs, span_precision
+from vjepa_loc.metrics._span_pairs import best_of_first, num_out_of_order, span_pairs, span_precision
 from vjepa_loc.scoring_input import ScoringInput
 
 CONVENTIONS = {
@@ -57,7 +57,13 @@ def compute(
     )
     mean = "0.10:0.50" if "0.10:0.50" in of_precision else next(iter(of_precision))
     detected = span_pairs(inputs, levels_of(of_precision)[0])
-    return together(recall, span_precision(key, inputs, of_precision, detected, headline=[mean]))
+    notes = []
+    if unsorted := num_out_of_order(inputs):
+        notes.append(
+            f"{key}: {unsorted} predictions follow one of lower score of their video and label; recall@Kx takes the first "
+            "of the file, not the best"
+        )
+    return together(recall, span_precision(key, inputs, of_precision, detected, headline=[mean]), notes=notes)
 
 
 def _hull_iou(a_K2: np.ndarray, b_K2: np.ndarray) -> np.ndarray:

@@ -35,6 +35,18 @@ def test_the_first_predictions_in_the_order_of_the_file_count():
     assert recalls(truths, predictions[::-1]) == [0.5, 1, 1, 1, 1]
 
 
+def test_a_file_that_is_not_by_score_is_noted():
+    def notes(*predictions):
+        return result_of([event(0, 10), event(0, 10, label="peel")], predictions, [0.5]).notes
+
+    rising = event(0, 10, 0.1), event(0, 10, 0.5, label="peel"), event(0, 10, 0.5, video="w"), event(0, 10, 0.1)
+    assert notes(*rising) == []
+    assert notes(*rising, event(0, 9, 0.2), event(0, 8, 0.15)) == [
+        "ego4d_mq: 1 predictions follow one of lower score of their video and label; recall@Kx takes the first of the "
+        "file, not the best"
+    ]
+
+
 def test_other_labels_and_videos_take_no_place():
     truths = [event(0, 10)]
     others = [event(0, 10, 0.9, label="peel"), event(0, 10, 0.9, video="w")]

@@ -230,7 +230,7 @@ def test_against_a_loop_over_every_pair(chunk, monkeypatch):
             starts = rng.integers(0, 30, num) / rng.choice([1, 3])
             rows = zip(starts, starts + rng.integers(1, 12, num), rng.permutation(num), strict=True)
             return [
-                event(start, end, 0.01 * score if scored else None, str(rng.choice(["take", "return"])), str(rng.choice(["v", "w"])))
+                event(start, end, score / 100 if scored else None, str(rng.choice(["take", "return"])), str(rng.choice(["v", "w"])))
                 for start, end, score in rows
             ]
 
