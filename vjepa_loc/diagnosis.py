@@ -36,8 +36,8 @@ prediction overlaps it most.
 
 **The profile** is DETAD's: per label with G truths, the first G of its predictions, the next G, ... up to 10 G.
 
-Sources: Alwassel et al. 2018, arXiv 1807.10706 (DETAD); Bolya et al. 2020, arXiv 2008.08115 (TIDE). Unlike DETAD,
-whose gain takes every error of a kind away, and whose kind follows the one truth of the largest overlap of any label.
+Sources: Alwassel et al. 2018, arXiv 1807.10706 (DETAD); Bolya et al. 2020, arXiv 2008.08115 (TIDE). DETAD
+differs: its gain takes every error of a kind away, and a kind follows the one truth of the largest overlap, of any label.
 """
 
 from __future__ import annotations
