@@ -229,9 +229,10 @@ def test_against_a_loop_over_every_pair(chunk, monkeypatch):
         def events(num, scored):
             starts = rng.integers(0, 30, num) / rng.choice([1, 3])
             rows = zip(starts, starts + rng.integers(1, 12, num), rng.permutation(num), strict=True)
+            labels, videos = rng.choice(["take", "return"], num).tolist(), rng.choice(["v", "w"], num).tolist()
             return [
-                event(start, end, score / 100 if scored else None, str(rng.choice(["take", "return"])), str(rng.choice(["v", "w"])))
-                for start, end, score in rows
+                event(start, end, score / 100 if scored else None, labels[at], videos[at])
+                for at, (start, end, score) in enumerate(rows)
             ]
 
         truths, predictions = events(12, False), events(40, True)
