@@ -246,19 +246,19 @@ def _tables(figures: dict) -> tuple[ResultTable, ...]:
     tables = (
         ResultTable(
             f"False positives by kind ({name} = {figures['map']:.3f})",
-            ("kind", "false\npositives", "share", "among each\nlabel's first G", "mAP if\nmended", "gain", "what it is"),
+            ("kind", "false \npositives", "share", "among each \nlabel's first G", "mAP if \nmended", "gain", "what it is"),
             errors,
             name="false positives",
         ),
         ResultTable(
             "Missed truths by what they are like",
-            ("", "bin", "truths", "found", "missed", "recall", "mAP if\nfound", "gain"),
+            ("", "bin", "truths", "found", "missed", "recall", "mAP if \nfound", "gain"),
             tuple(missed),
             name="missed truths",
         ),
         ResultTable(
             "Missed truths by the prediction that overlaps them most",
-            ("prediction", "missed", "share", "mAP if\nfound", "gain"),
+            ("prediction", "missed", "share", "mAP if \nfound", "gain"),
             tuple(
                 (kind, row["missed"], row["missed"] / num_missed, row["map_if_found"], row["gain"])
                 for kind, row in figures["nearest"].items()

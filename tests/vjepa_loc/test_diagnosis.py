@@ -266,6 +266,7 @@ def test_tables_and_pictures_are_drawn_from_the_figures():
     ]  # fmt: skip
     for table in diagnosis.tables:
         assert table.title and all(len(row) == len(table.columns) for row in table.rows)
+    assert diagnosis.tables[0].csv().startswith("kind,false positives,share,")
     errors, missed = diagnosis.tables[:2]
     assert "stal/map@0.50 = 0.111" in errors.title
     assert [row[:4] for row in errors.rows if row[1]] == [("bad box", 1, 1.0, 1), ("all", 1, 1.0, 1)]
