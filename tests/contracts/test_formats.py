@@ -2,6 +2,7 @@
 
 A format with `write` gives back what it wrote: ids, order, labels, splits and intervals. One with `write_predictions`
 writes for every video, and with `read_predictions` gives the events back. None leaves half a file or changes a dataset.
+Foreign formats keep an account: of what they read in `extra["reading"]`, of what they wrote as the answer.
 """
 
 import inspect
@@ -13,6 +14,7 @@ from vjepa_loc.dataset import Dataset, Video, index_videos
 from vjepa_loc.errors import MissingFileError, VjepaLocError
 from vjepa_loc.events import Event
 from vjepa_loc.formats import grocery
+from vjepa_loc.formats._reading import Account
 from vjepa_loc.plugins import load_plugin, plugin_names
 
 PACKAGE = "vjepa_loc.formats"
@@ -101,6 +103,21 @@ def test_what_is_written_is_read_again(name, tmp_path):
     for video in again.videos.values():
         assert (video.fps, video.split) == (FPS, dataset.videos[video.id].split)
         assert spans(again.events_of(video.id)) == spans(dataset.events_of(video.id))
+
+
+@pytest.mark.parametrize("name", sorted(set(formats_with("write")) - {"native"}))
+def test_foreign_formats_keep_an_account(name, tmp_path):
+    module = load_plugin(PACKAGE, name, "format")
+    account = module.write(make_dataset(tmp_path, truth()), tmp_path / "file")
+    assert isinstance(account, Account) and account.format == name
+    assert account.counts["videos"] == 3 and account.counts["events"] == 6
+    reading = module.read(tmp_path / "file").extra["reading"]
+    assert reading["format"] == name and reading["counts"]["videos"] == 3 and reading["counts"]["events"] == 6
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"native"}))
+def test_the_docstring_says_which_frame_is_which(name):
+    assert "frame" in load_plugin(PACKAGE, name, "format").__doc__.lower()
 
 
 @pytest.mark.parametrize("name", formats_with("write"))

@@ -34,6 +34,27 @@ def test_predictions_go_to_the_files_of_a_challenge(dataset, tmp_path):
     assert len(read_predictions(tmp_path / "p.json", dataset)) == 2
 
 
+def test_a_conversion_says_what_was_read_and_what_was_lost(dataset, tmp_path):
+    boxed = dataset.events[0].replace(box_frames_K=[10, 11], boxes_K4=[[0, 0, 5, 5]] * 2, id="e1")
+    write_dataset(Dataset(dataset.labels, dataset.videos, [boxed, dataset.events[1]]), tmp_path / "native.json")
+    done = convert_dataset(tmp_path / "native.json", tmp_path / "anet.json", "native", "activitynet")
+    assert done.counts() == {"videos": 2, "events": 2, "boxes": 2, "frames": 14}
+    assert done.label_table().rows == (("take", 1, 1, 10, 2), ("return", 1, 1, 4, 0), ("rummage", 0, 0, 0, 0), ("all", 2, 2, 14, 2))
+    assert done.label_table(most=1).rows == (("take", 1, 1, 10, 2), ("all, also 2 more labels", 2, 2, 14, 2))
+    assert ("boxes of events left out", "writing activitynet", 1) in done.account_table().rows
+    notes = "\n".join(done.notes())
+    assert "writing activitynet: 1 boxes of events left out: ActivityNet has no place for boxes" in notes
+    assert "1 labels left out: 'rummage' has no events" in notes and "2 widths of videos left out" in notes
+    assert json.loads(json.dumps(done.to_dict()))["writing"]["counts"]["ids_of_events_left_out"] == 1
+
+
+def test_warnings_of_a_reader_are_notes(dataset, tmp_path):
+    beyond = {"results": {"a": [{"label": "take", "score": 0.5, "segment": [3, 5]}], "b": []}}
+    (tmp_path / "r.json").write_text(json.dumps(beyond))
+    done = convert_predictions(tmp_path / "r.json", dataset, tmp_path / "p.json", "activitynet", "native")
+    assert done.counts()["events"] == 1 and "reaches beyond the video" in done.notes()[0]
+
+
 def test_a_format_that_cannot_is_told_with_those_that_can(dataset, tmp_path):
     write_dataset(dataset, tmp_path / "native.json")
     with pytest.raises(ConfigError, match="format 'grocery' cannot write datasets; those that can: activitynet, boris, cvat, label_studio, native"):

@@ -9,6 +9,7 @@ Shape legend: K = listed shapes of one track, N = frames of one stretch, 4 = x1,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,7 @@ EVENT_ATTRIBUTE = "vjepa_loc"
 SCORE_ATTRIBUTE = "box_score"
 """The changing attribute that holds a box's own score."""
 
-_MOST_INTERPOLATED = 10_000_000
+_MOST_INTERPOLATED = 5_000_000
 _ENDLESS = 2**62
 
 
@@ -200,8 +201,7 @@ class TrackReader:
                 continue
             before = int(np.searchsorted([frame for frame, _ in changes], one.start, side="right")) - 1
             runs = [(max(frame, one.start), value) for frame, value in changes[max(before, 0) :] if frame < one.end]
-            stops = [frame for frame, _ in runs[1:]] + [one.end]
-            for (frame, value), stop in zip(runs, stops, strict=True):
+            for (frame, value), (stop, _) in itertools.pairwise([*runs, (one.end, "")]):
                 if value in ("", "__undefined__") or (kind.input_type == "checkbox" and value.lower() == "false"):
                     self.account.counts["attribute_values_unset"] += 1
                 else:
@@ -213,15 +213,20 @@ class TrackReader:
 def _is_stand_in(note: dict | None, shapes: _Shapes) -> bool:
     """Whether the boxes still are the one that the writer put where an event has none."""
     stand_in = None if note is None else note.get("stand_in")
-    return isinstance(stand_in, list) and len(stand_in) == 4 and bool((shapes.boxes_K4[~shapes.outside_K] == stand_in).all())
+    return stand_in is not None and all(box == stand_in for box in shapes.boxes_K4[~shapes.outside_K].tolist())
 
 
 def _noted_event(
     note: dict, label: str, fixed: dict[str, str], shapes: _Shapes, stretches: list[_Stretch], video: Video
 ) -> Event:
-    """The event that was written; its own interval holds at the ends where the track is still seen from and to."""
+    """The event that was written; its own interval holds at the ends where the track is still seen from and to.
+
+    It does not hold where boxes have come to an event that had none: it need not cover their frames.
+    """
     first, last = stretches[0].start, stretches[-1].last
     frames_N = np.concatenate([one.frames_N for one in stretches])
+    if "stand_in" in note and len(frames_N):
+        note = note | {"first": None, "last": None}
     extra = note.get("extra", {})
     if fixed and isinstance(extra, dict):
         extra = extra | {"attributes": fixed}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vjepa_loc.dataset import FPS_NOMINAL_KEY, Video
 from vjepa_loc.errors import DatasetError, VideoError
+from vjepa_loc.events import check_name
 from vjepa_loc.formats._cvat_xml import Document, Node, whole_number
 from vjepa_loc.formats._grocery_layout import SPLIT_OF_FOLDER, VIDEO_SUFFIXES
 from vjepa_loc.formats._json_file import located
@@ -64,7 +65,8 @@ def build_video(task: Task, file: Path, root: Path, taken: set[str], probe, acco
         known = {"id": _new_id(task, file, root, taken, account), "split": _split(task.subset)}
         known |= {"width": task.width, "height": task.height}
         known["extra"] = {"cvat": task.stated} if task.stated else {}
-    taken.add(known.get("id"))
+    check_name(known.get("id"), "id")
+    taken.add(known["id"])
     probed = Probed()
     if video_file is None or not video_file.exists():
         account.counts["videos_without_file"] += 1
@@ -97,6 +99,7 @@ def _read_task(node: Node, meta: Node, account: Account) -> Task:
             for name in ("size", "start_frame", "stop_frame")
             if node.text_of(name)
         }
+    with located(f"<{NOTE_TAG}>: "):
         note_node = meta.child(NOTE_TAG)
         note = {} if note_node is None else load_note(note_node.text)
     step = 1
@@ -133,9 +136,9 @@ def load_note(text: str) -> dict:
     try:
         note = json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{NOTE_TAG}: expected JSON as `convert` writes it: {error}") from None
+        raise DatasetError(f"expected JSON as `convert` writes it: {error}") from None
     if not isinstance(note, dict):
-        raise DatasetError(f"{NOTE_TAG}: expected a JSON object as `convert` writes it, got {text[:40]!r}")
+        raise DatasetError(f"expected a JSON object as `convert` writes it, got {text[:40]!r}")
     return note
 
 

@@ -4,7 +4,7 @@ What CVAT's importer asks for (`cvat-ai/cvat:cvat/apps/dataset_manager/formats/c
 label and at least one keyframe, a box `frame`, `keyframe` and its four edges, and no frame lies outside the task. Other
 elements and unknown attributes are passed over; of unchanging attributes those of the last keyframe count.
 
-Shape legend: K = frames with a box of one event, 4 = x1, y1, x2, y2.
+Shape legend: K = frames with a box of one event, 4 = x1, y1, x2, y2, C = 4 and, where boxes have one, their score.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from vjepa_loc.dataset import Video
 from vjepa_loc.errors import DatasetError
 from vjepa_loc.events import Event
-from vjepa_loc.formats._cvat_tracks import EVENT_ATTRIBUTE, SCORE_ATTRIBUTE, interpolate
+from vjepa_loc.formats._cvat_tracks import EVENT_ATTRIBUTE, SCORE_ATTRIBUTE
 from vjepa_loc.formats._cvat_videos import NOTE_TAG
 from vjepa_loc.formats._cvat_xml import MOST_FRAMES
 
@@ -38,31 +38,6 @@ def document_text(video: Video, events: Sequence[Event], labels: Sequence[str], 
             "</annotations>\n",
         )
     )
-
-
-def find_keyframes(frames_K: np.ndarray, boxes_K4: np.ndarray) -> list[int]:
-    """Positions of the boxes from which `interpolate` makes all of them to the bit; the frames are consecutive."""
-
-    def is_straight(first: int, last: int) -> bool:
-        ends = [first, last]
-        made_N4 = interpolate(frames_K[ends], boxes_K4[ends], frames_K[first + 1 : last])
-        return np.array_equal(made_N4, boxes_K4[first + 1 : last])
-
-    chosen, last = [0], len(frames_K) - 1
-    while chosen[-1] < last:
-        first, reach = chosen[-1], 1
-        while first + reach < last and is_straight(first, min(first + 2 * reach, last)):
-            reach = min(2 * reach, last - first)
-        # A line over `reach` frames is straight, one over `too_far` is not.
-        too_far = min(2 * reach, last - first + 1)
-        while too_far - reach > 1:
-            middle = (reach + too_far) // 2
-            if is_straight(first, first + middle):
-                reach = middle
-            else:
-                too_far = middle
-        chosen.append(first + reach)
-    return chosen
 
 
 def _meta_lines(video: Video, labels: Sequence[str], number: int, note: dict) -> Iterator[str]:
@@ -128,16 +103,19 @@ def _shown_frames(event: Event) -> tuple[int, int]:
 def _shapes(event: Event) -> Iterator[tuple[int, list[float], int, list[tuple[str, str]]]]:
     """(frame, box, outside, attributes): keyframes of every run of consecutive frames, each run closed by one outside."""
     frames_K, boxes_K4, scores_K = event.box_frames_K, event.boxes_K4, event.box_scores_K
+    table_KC = boxes_K4 if scores_K is None else np.column_stack([boxes_K4, scores_K])
     run_starts = [0, *(np.flatnonzero(np.diff(frames_K) > 1) + 1).tolist(), len(frames_K)]
     for first, stop in itertools.pairwise(run_starts):
-        if scores_K is None:
-            chosen = [first + at for at in find_keyframes(frames_K[first:stop], boxes_K4[first:stop])]
-        else:
-            chosen = range(first, stop)
-        for at in chosen:
+        for at in first + np.flatnonzero(_is_keyframe(table_KC[first:stop])):
             scores = [] if scores_K is None else [(SCORE_ATTRIBUTE, repr(float(scores_K[at])))]
             yield int(frames_K[at]), boxes_K4[at].tolist(), 0, scores
         yield int(frames_K[stop - 1]) + 1, boxes_K4[stop - 1].tolist(), 1, []
+
+
+def _is_keyframe(table_KC: np.ndarray) -> np.ndarray:
+    """All rows but those like the one before and the one after: in between, interpolating gives them to the bit."""
+    moves_K = (table_KC[1:] != table_KC[:-1]).any(axis=1)
+    return np.concatenate([[True], moves_K]) | np.concatenate([moves_K, [True]])
 
 
 def _event_note(event: Event, first: int, last: int, stand_in: list[float] | None) -> str:

@@ -20,7 +20,7 @@ from vjepa_loc.formats._reading import Account
 MOST_FRAMES = 10_000_000
 """A frame number from here on is taken for a mistake: at 100 frames per second it is more than a day."""
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16
 # Of <annotations>, <track>, <box>.
 _SHAPE_DEPTH = 3
 _POINTS = ("polygon", "polyline", "points")
