@@ -208,8 +208,11 @@ def check_reading(read, path: Path, folder: Path) -> None:
             result = read()
         except VjepaLocError as error:
             assert str(path.name) in str(error) and "\n" not in str(error)
+            str(error).encode()
             return
     if isinstance(result, Dataset):
+        # Names can be printed.
+        "".join([*result.labels, *result.videos]).encode()
         # Whatever was read can be kept.
         native.write(result, folder / "kept")
         assert len(native.read(folder / "kept").events) == len(result.events)
@@ -245,6 +248,29 @@ def test_any_bytes_are_read_or_refused_in_one_line(name, tmp_path):
         check_reading(lambda: FORMATS[name].read(path), path, tmp_path)
 
     check()
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+HARD = [
+    *(opening * 100_000 for opening in ("[", '{"a":', "<a>", '"', ",", "\n")),
+    *(f'{{"format": "vjepa_loc", "version": 1, "labels": [], "videos": [], "events": [], "x": {nested(depth)}}}' for depth in (90, 110, 400, 900)),
+    *(f'{{"database": {{"v": {{"x": {nested(depth)}}}}}}}' for depth in (90, 400, 900)),
+    *(f'[{{"data": {{"video": "a.mp4"}}, "annotations": [], "meta": {{"vjepa_loc": {{"extra": {{"x": {nested(depth)}}}}}}}}}]' for depth in (90, 400, 900)),
+    '{"database": {"v": {"fps": %s}}}' % ("9" * 5000), '{"database": {"\\ud800": {}}}', '{"observations": {"o": {"events": []}}, "observations": {}}',
+    "<annotations>" + "<track>" * 5000, '<!DOCTYPE a [<!ENTITY b "cc"><!ENTITY d "&b;&b;&b;&b;">]><annotations>&d;</annotations>',
+    '<?xml version="1.0" encoding="utf-99"?><annotations/>', "Time,Subject,Behavior,Status\n" + "1" * 200_000 + ",,a,POINT", "Behavior\tStart (s)\n" * 3,
+]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "grocery"])
+def test_what_is_deep_or_long_without_end_is_read_or_refused_in_one_line(name, tmp_path):
+    path = tmp_path / "hard"
+    for content in HARD:
+        path.write_text(content)
+        check_reading(lambda: FORMATS[name].read(path), path, tmp_path)
 
 
 LINE = b"u1, 0, 0.1, 0.2, 0.5, 0.75\n['u2', 2, 0, 0, 1, 1]\n"

@@ -105,6 +105,14 @@ def test_a_rectangle_moves_between_keyframes_and_hides_after_one_that_is_off(tmp
     np.testing.assert_allclose(event.boxes_K4, [[20, 10, 60, 50], [30, 10, 70, 50], [40, 10, 80, 50], [0, 10, 40, 50], [16, 10, 56, 50]])
 
 
+def test_a_hidden_stretch_does_not_pull_at_what_is_shown_beside_it(tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    keys = [keyframe(3, 10, enabled=False), keyframe(6, 40), keyframe(7, 48, enabled=False)]
+    (event,) = read_tasks(tmp_path, task(rectangle(*keys)), probe=probe).events
+    assert event.box_frames_K.tolist() == [4, 5, 10, 11, 12, 13]
+    np.testing.assert_allclose(event.boxes_K4[:, 0], [20, 20, 80, 84, 92, 96])
+
+
 def test_a_last_keyframe_that_is_on_holds_to_the_videos_end(tmp_path):
     (tmp_path / "clip.mp4").touch()
     (event,) = read_tasks(tmp_path, task(rectangle(keyframe(96, rate=50))), probe=probe).events
