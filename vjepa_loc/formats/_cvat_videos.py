@@ -15,6 +15,7 @@ from vjepa_loc.formats._cvat_xml import Document, Node, whole_number
 from vjepa_loc.formats._grocery_layout import SPLIT_OF_FOLDER, VIDEO_SUFFIXES
 from vjepa_loc.formats._json_file import located
 from vjepa_loc.formats._reading import Account, Probed, ask
+from vjepa_loc.formats._video_files import find_video
 
 NOMINAL_FPS = 25.0
 """The fps, marked as assumed, of a video whose file is not at hand."""
@@ -24,7 +25,6 @@ NOTE_TAG = "vjepa_loc"
 
 NOTED_FIELDS = ("id", "fps", "num_frames", "width", "height", "split", "group", "label", "extra")
 
-_FOLDERS = ("", "videos", "data")
 _STEP = re.compile(r"step\s*=\s*([0-9]{1,9})")
 
 
@@ -184,11 +184,6 @@ def _noted_file(note: dict, file: Path) -> Path | None:
 
 
 def _find_video(source: str, file: Path) -> Path | None:
-    names = [source, _base_name(source)] if source else [file.stem + suffix for suffix in sorted(VIDEO_SUFFIXES)]
-    for name in names:
-        for folder in _FOLDERS:
-            place = os.path.join(os.path.abspath(file.parent), folder, name)
-            # Unlike that of pathlib it takes any text.
-            if os.path.isfile(place):
-                return Path(os.path.abspath(place))
-    return None
+    names = [_base_name(source)] if source else [file.stem + suffix for suffix in sorted(VIDEO_SUFFIXES)]
+    found = find_video(file.parent, source, names)
+    return None if found is None else Path(os.path.abspath(found))

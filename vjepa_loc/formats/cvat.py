@@ -42,8 +42,8 @@ _MARK_BYTES = 1024
 def read(path: Path | str, probe=None) -> Dataset:
     """The dataset in one XML file, or in all XML files below a folder.
 
-    A video is looked for under the name in `<source>`, else under that of the XML file, beside it and in `videos/` and
-    `data/` there; `probe(file)` then gives what the file does not state. Events are cut at the video's ends, boxes at
+    A video is looked for under the name in `<source>`, else under that of the XML file, beside it and in `videos/`
+    there; `probe(file)` then gives what the file does not state. Events are cut at the video's ends, boxes at
     the picture's; what has no part in them is left out; counts and first reasons are in `extra["reading"]`.
     Raises `MissingFileError`; `DatasetError`, naming file and line, for what is not CVAT for video 1.1.
     """
