@@ -9,8 +9,8 @@ later drive out those of the smallest label number, then y1, x1, y2, x2.
 A detection looks at the truth of its label and frame that it overlaps most and at no other: the first finds it, later
 ones are false. AP is the area under the precision envelope; the mean is over labels that have truth.
 
-Boxes are continuous edges, divided by width and height where the dataset states them, as the official files are: that
-cancels in IoU but for rounding. Equal scores are ranked in the order of the file (the official sort is unstable).
+Boxes are continuous edges. The official files divide them by width and height, which cancels in IoU; here they are
+pixels, so that exactly a half is a half. Equal scores are ranked in the order of the file (the official sort is unstable).
 Where a detection overlaps two true boxes equally, the official tool takes the one that stands first in its heap, and
 so does this. Source: activitynet/ActivityNet, Evaluation/get_ava_performance.py and Evaluation/ava.
 """
@@ -18,7 +18,6 @@ so does this. Source: activitynet/ActivityNet, Evaluation/get_ava_performance.py
 from __future__ import annotations
 
 import heapq
-from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
@@ -53,7 +52,7 @@ def compute(inputs: ScoringInput, convention: str = "", thresholds: Thresholds =
     key = metric_key("ava", convention)
     entries = threshold_names(thresholds)
     levels_R = levels_of(entries)
-    truths, detections = (_norm(inputs, boxes) for boxes in frame_boxes(inputs))
+    truths, detections = frame_boxes(inputs)
     if len(inputs.truths) and not len(truths):
         return not_applicable(f"none of the {len(inputs.truths)} truth events has a box")
     notes = boxless_notes(key, inputs)
@@ -65,9 +64,15 @@ def compute(inputs: ScoringInput, convention: str = "", thresholds: Thresholds =
     )
     if len(truths) and not kept_G.any():
         return not_applicable(f"none of the {len(truths)} true boxes lies on a key frame")
-    for what, kept in (("true", kept_G), ("predicted", kept_D)):
-        if not kept.all():
-            notes.append(f"{key}: {int((~kept).sum())} {what} boxes lie on no key frame and do not count")
+    if not kept_G.all():
+        notes.append(f"{key}: {int((~kept_G).sum())} true boxes lie on no key frame and do not count")
+    if not kept_D.all():
+        unstated = (
+            f" (key frames are those with a true box, where a video does not list its own under {KEY_FRAMES!r})"
+            if not stated_V.all()
+            else ""
+        )
+        notes.append(f"{key}: {int((~kept_D).sum())} predicted boxes lie on no key frame and do not count{unstated}")
     truths, detections = truths.take(kept_G), detections.take(kept_D)
     best = _most_per_image(detections)
     if len(best) < len(detections):
@@ -157,10 +162,3 @@ def _heap_order(truths: FrameBoxes) -> np.ndarray:
         heapq.heappush(heaps.setdefault(image, []), (label, *edges, row))
     rows = [entry[-1] for heap in heaps.values() for entry in heap]
     return np.concatenate([by_image[~np.isin(truths.image_N[by_image], several)], np.array(rows, dtype=np.int64)])
-
-
-def _norm(inputs: ScoringInput, boxes: FrameBoxes) -> FrameBoxes:
-    """Boxes divided by the size of their video where the dataset states it."""
-    videos = [inputs.dataset.videos[video_id] for video_id in inputs.video_ids]
-    size_V4 = np.array([(video.width or 1, video.height or 1) * 2 for video in videos], dtype=np.float64).reshape(-1, 4)
-    return replace(boxes, box_N4=boxes.box_N4 / size_V4[boxes.video_N])

@@ -8,7 +8,7 @@ from vjepa_loc.dataset import Dataset, Video, read_dataset, read_predictions
 from vjepa_loc.events import Event
 from vjepa_loc.metrics import _frame_boxes, frame_map
 from vjepa_loc.metrics._frame_boxes import places_in_runs
-from vjepa_loc.metrics._result import ALL_THRESHOLDS
+from vjepa_loc.metrics._result import ALL_THRESHOLDS, steps
 from vjepa_loc.scoring_input import ScoringInput
 
 REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "data" / "reference_scores" / "jhmdb_mix_a"
@@ -113,6 +113,9 @@ def test_the_threshold_itself_is_reached():
     assert scores(dataset(one(SQUARE)), [one([0, 0, 10, 5], 0.5)]) == same(1)
     assert scores(dataset(one(SQUARE)), [one([0, 0, 10, 4.99], 0.5)]) == same(0)
     assert scores(dataset(one(SQUARE)), [one(SQUARE, 0.5)], 1.0) == same(1)
+    # COCO asks for no more than 1 - 1e-10.
+    nearly = scores(dataset(one(SQUARE)), [one([0, 0, 10, 10 - 1e-10], 0.5)], 1.0)
+    assert nearly == pytest.approx({"act": 0, "multisports": 0, "voc": 0, "coco": 1})
 
 
 def test_means_over_thresholds_add_them_up_as_the_official_tools():
@@ -125,6 +128,10 @@ def test_means_over_thresholds_add_them_up_as_the_official_tools():
     means = {convention: one[f"frame_map[{convention}]/map@0.05:0.15"] for convention, one in found.items()}
     assert means == pytest.approx({"act": 2 / 3, "multisports": 2 / 3, "voc": 1, "coco": 1})
     assert all(one[f"frame_map[{convention}]/map@0.15"] == pytest.approx(1) for convention, one in found.items())
+    # The ninth of numpy's ten from 0.5 to 0.95 is 0.8999999999999999, and this overlap is no more.
+    nearly = [one([0, 0, 0.009000000000000001, 1], 0.5)]
+    result = compute("coco", dataset(one([0, 0, 0.01, 1])), nearly, [steps(0.5, 0.05, 0.95)])
+    assert result.per_class["take"]["frame_map[coco]/map@0.50:0.95"] == pytest.approx(0.9)
 
 
 def test_boxes_that_share_less_than_a_pixel_do_not_overlap_in_voc():
@@ -133,6 +140,8 @@ def test_boxes_that_share_less_than_a_pixel_do_not_overlap_in_voc():
     # One whole pixel is enough.
     wide = dataset(one([0, 0, 2, 10]))
     assert scores(wide, [one([1, 0, 3, 10], 0.5)], 0.3) == same(1)
+    assert scores(dataset(one([1, 0, 3, 10])), [one([0, 0, 2, 10], 0.5)], 0.3) == same(1)
+    assert scores(dataset(one([0.5, 0, 1.5, 10])), [one([0, 0, 1, 10], 0.5)], 0.3)["voc"] == 0
 
 
 def test_another_frame_label_or_video_is_another_image():
