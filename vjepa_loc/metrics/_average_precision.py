@@ -15,6 +15,9 @@ from scipy import sparse
 from vjepa_loc.scoring_input import ScoringInput
 from vjepa_loc.metrics._result import MetricResult
 
+# Up to so many entries of a metric each get an interval.
+_FEW = 4
+
 # Elements of the largest temporary array: memory stays small, and the arrays stay in the processor's cache.
 _CHUNK = 500_000
 
@@ -156,13 +159,15 @@ def mean_average_precision(
 
     `answers_of` holds the labels that take part; `entries` as `threshold_names` gives them, of values that stand in
     `levels_R` (ascending). A label without truth is skipped, or counts 0 with `classes_without_truth="zero"`. Every
-    figure is 0 where no label is left, and a note says so. `headline` are names of entries; by default 0.50 and
-    0.50:0.95 where they are asked for, else the first.
+    figure is 0 where no label is left, and a note says so. `headline` are names of entries; by default all of a few, and
+    of many 0.50 and 0.50:0.95 where they are asked for, else the first.
     """
     levels_R = np.asarray(levels_R, dtype=np.float64)
     keys = {name: f"{key}/{quantity}@{name}" for name in entries}
-    names = [name for name in ("0.50", "0.50:0.95") if name in keys] or list(keys)[:1]
-    names = names if headline is None else [name for name in headline if name in keys]
+    if headline is None:
+        main = [name for name in ("0.50", "0.50:0.95") if name in keys]
+        headline = list(dict.fromkeys([*main, *keys])) if len(keys) <= _FEW else main or list(keys)[:1]
+    names = [name for name in headline if name in keys]
     columns = {name: np.searchsorted(levels_R, np.asarray(values)) for name, values in entries.items()}
 
     def figures(weights_WV: np.ndarray, chosen: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
