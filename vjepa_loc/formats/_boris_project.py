@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import DatasetError
@@ -150,15 +149,15 @@ def _codings_of(video: Video, events: Sequence[Event], account: Account) -> list
     until: dict[tuple, float] = {}
     codings = []
     for event in sorted(events, key=lambda event: event.start_frame):
-        subject, modifiers, comment, comment_stop = (
-            str(event.extra.get(key, "")) for key in KEPT_EXTRA
-        )
+        subject, modifiers, comment, comment_stop = (str(event.extra.get(key, "")) for key in KEPT_EXTRA)
         lane, number = subject, 1
         while until.get((event.label, lane, modifiers), 0.0) > event.start_frame:
             number += 1
             lane = f"{subject} #{number}".strip()
         if number > 1:
-            account.count("subjects_added", f"{event.label!r} at frame {event.start_frame:g} of {video.id!r} overlaps another one")
+            account.count(
+                "subjects_added", f"{event.label!r} at frame {event.start_frame:g} of {video.id!r} overlaps another one"
+            )
         until[event.label, lane, modifiers] = event.end_frame
         start_s, stop_s = nominal_frames_to_seconds([event.start_frame, event.end_frame], video.fps).tolist()
         codings += [[start_s, lane, event.label, modifiers, comment], [stop_s, lane, event.label, modifiers, comment_stop]]
@@ -182,7 +181,11 @@ def _observation_entry(video: Video, codings: list[list]) -> dict:
         "visualize_waveform": False,
         "close_behaviors_between_videos": False,
         "media_info": {
-            "length": lengths, "fps": {path: video.fps}, "hasVideo": {path: True}, "hasAudio": {path: False}, "offset": {"1": 0.0},
+            "length": lengths,
+            "fps": {path: video.fps},
+            "hasVideo": {path: True},
+            "hasAudio": {path: False},
+            "offset": {"1": 0.0},
         },
     }
 

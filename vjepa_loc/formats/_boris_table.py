@@ -158,7 +158,14 @@ def _read_row(row: _Row, about: dict[str, list[str]], observations: dict[str, Ob
             one.fps = fps
     observation.codings.append(
         Coding(
-            kind, time_s, behavior, row.place, stop_s, row.text("subject"), "|".join(filter(None, modifiers)), media,
+            kind,
+            time_s,
+            behavior,
+            row.place,
+            stop_s,
+            row.text("subject"),
+            "|".join(filter(None, modifiers)),
+            media,
             {key: value for key, value in notes.items() if value},
         )
     )

@@ -166,7 +166,9 @@ def regions_of(holder: dict, place: str, account: Account) -> Iterator[tuple[str
         if region["type"] in (RECTANGLE, TIMELINE):
             yield f"{place}, result[{index}]", region
         else:
-            account.left_out("regions", f"{place}, result[{index}]: {region['type'][:40]!r} is no range and no rectangle of a video")
+            account.left_out(
+                "regions", f"{place}, result[{index}]: {region['type'][:40]!r} is no range and no rectangle of a video"
+            )
 
 
 def _reference(data: dict, value: str) -> str | None:

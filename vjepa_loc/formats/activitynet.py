@@ -119,8 +119,8 @@ def write_predictions(
 ) -> Account:
     """Write scored events as ActivityNet results, all or nothing, for `video_ids` (default: every video).
 
-    A video without events gets an empty list; the account returned counts what has no place there. Raises `DatasetError` for an event without a score or that does not fit
-    the dataset, and for a video without an fps.
+    A video without events gets an empty list; the account returned counts what has no place there. Raises `DatasetError` for an
+    event without a score or that does not fit the dataset, and for a video without an fps.
     """
     path = Path(path)
     with located(f"{path}: "):

@@ -105,7 +105,9 @@ def _observations(path: Path, account: Account) -> tuple[list[str], list[Observa
     except OSError as error:
         raise DatasetError(f"{path}: expected a readable BORIS file: {error.strerror}") from None
     if data[:2] in (b"PK", b"\x1f\x8b", b"\xd0\xcf"):
-        raise DatasetError(f"{path}: expected text, got a packed file or a spreadsheet; export from BORIS as csv or tsv, or unpack it")
+        raise DatasetError(
+            f"{path}: expected text, got a packed file or a spreadsheet; export from BORIS as csv or tsv, or unpack it"
+        )
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -202,7 +204,11 @@ def _build_events(observation: Observation, videos: dict[tuple, Video], shared: 
         begin_s = start.time_s - observation.offset_s
         index = _media_index(start, begin_s, media, starts_s)
         if index is None or starts_s[index] is None:
-            reason = "is in none of the media files" if index is None else "follows media files of which nothing says how long they are"
+            reason = (
+                "is in none of the media files"
+                if index is None
+                else "follows media files of which nothing says how long they are"
+            )
             account.left_out("codings", f"{start.place}: {start.behavior!r} at {start.time_s:g} s {reason}")
             continue
         video = own[index]

@@ -132,7 +132,9 @@ def _write(path: Path | str, dataset: Dataset, events: Sequence[Event], key: str
             regions[event.video_id].append(region)
             account.counts["rectangles" if event.num_boxes else "ranges"] += 1
             if "start_frame" in region.get("meta", {}).get(OWN_KEY, {}):
-                account.count("intervals_rounded", f"{event.start_frame:g} to {event.end_frame:g} of {event.video_id!r}; exact in meta")
+                account.count(
+                    "intervals_rounded", f"{event.start_frame:g} to {event.end_frame:g} of {event.video_id!r}; exact in meta"
+                )
     tasks = [
         {"data": _data_of(video), "meta": {OWN_KEY: _own_of(video, dataset)}, key: [holder(regions[video.id])]}
         for video in dataset.videos.values()
@@ -168,7 +170,8 @@ def _video_ids(tasks: Sequence[Task]) -> dict[int, str]:
     for task in tasks:
         references.setdefault(task.video_id, set()).add(task.reference)
     return {
-        id(task): task.reference if len(references[task.video_id]) > 1 and "id" not in task.own else task.video_id for task in tasks
+        id(task): task.reference if len(references[task.video_id]) > 1 and "id" not in task.own else task.video_id
+        for task in tasks
     }
 
 
@@ -199,7 +202,9 @@ def _build_video(video_id: str, task: Task, folder: Path, probe, account: Accoun
     extra = kept_extra(own.get("extra", {}), (), VIDEO_KEYS, account, repr(video_id))
     fps = probed.fps or task.frame_rate()
     if probed.fps is None and fps is not None and FPS_NOMINAL_KEY not in extra and not own:
-        account.count("videos_at_the_rate_of_the_project", f"frames of {video_id!r} are taken as they are, at {fps:g} fps; no probe")
+        account.count(
+            "videos_at_the_rate_of_the_project", f"frames of {video_id!r} are taken as they are, at {fps:g} fps; no probe"
+        )
     if fps is None:
         fps = DEFAULT_FRAME_RATE
         extra[FPS_NOMINAL_KEY] = True

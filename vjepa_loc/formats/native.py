@@ -7,7 +7,6 @@ Numbers are never rounded: what is read, written and read again is the same.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -33,8 +33,13 @@ def spans(dataset):
 
 
 def old_rows(*rows, offset="0.0"):
-    return ABOUT.format(offset=offset) + OLD + "".join(
-        f"{time},/far/away/clip.avi,60.000,30.0,{subject},{behavior},,{comment},{status}\n" for time, subject, behavior, comment, status in rows
+    return (
+        ABOUT.format(offset=offset)
+        + OLD
+        + "".join(
+            f"{time},/far/away/clip.avi,60.000,30.0,{subject},{behavior},,{comment},{status}\n"
+            for time, subject, behavior, comment, status in rows
+        )
     )
 
 
@@ -44,9 +49,12 @@ def counts(dataset):
 
 def test_starts_and_stops_are_paired_by_subject_and_behaviour_whatever_their_order(tmp_path):
     text = old_rows(
-        ("5.000", "mouse", "sniff", "", "STOP"), ("2.000", "mouse", "sniff", "why", "START"),
-        ("3.000", "rat", "sniff", "", "START"), ("4.000", "mouse", "bite", "", "START"),
-        ("4.500", "mouse", "bite", "", "STOP"), ("6.000", "rat", "sniff", "", "STOP"),
+        ("5.000", "mouse", "sniff", "", "STOP"),
+        ("2.000", "mouse", "sniff", "why", "START"),
+        ("3.000", "rat", "sniff", "", "START"),
+        ("4.000", "mouse", "bite", "", "START"),
+        ("4.500", "mouse", "bite", "", "STOP"),
+        ("6.000", "rat", "sniff", "", "STOP"),
     )
     dataset = read_text(tmp_path, text)
     assert spans(dataset) == [("clip", "sniff", 60, 150), ("clip", "sniff", 90, 180), ("clip", "bite", 120, 135)]
@@ -55,7 +63,13 @@ def test_starts_and_stops_are_paired_by_subject_and_behaviour_whatever_their_ord
 
 
 def test_what_has_no_partner_is_left_out_and_said(tmp_path):
-    text = old_rows(("1.0", "", "a", "", "STOP"), ("2.0", "", "a", "", "START"), ("3.0", "", "a", "", "START"), ("4.0", "", "a", "", "STOP"), ("5.0", "", "b", "", "START"))
+    text = old_rows(
+        ("1.0", "", "a", "", "STOP"),
+        ("2.0", "", "a", "", "START"),
+        ("3.0", "", "a", "", "START"),
+        ("4.0", "", "a", "", "STOP"),
+        ("5.0", "", "b", "", "START"),
+    )
     dataset = read_text(tmp_path, text)
     assert spans(dataset) == [("clip", "a", 90, 120)]
     assert counts(dataset)["unpaired_codings_left_out"] == 3
@@ -64,7 +78,9 @@ def test_what_has_no_partner_is_left_out_and_said(tmp_path):
 
 
 def test_one_may_stop_where_the_next_starts(tmp_path):
-    text = old_rows(("1.0", "", "a", "", "START"), ("2.0", "", "a", "", "START"), ("2.0", "", "a", "", "STOP"), ("3.0", "", "a", "", "STOP"))
+    text = old_rows(
+        ("1.0", "", "a", "", "START"), ("2.0", "", "a", "", "START"), ("2.0", "", "a", "", "STOP"), ("3.0", "", "a", "", "STOP")
+    )
     assert spans(read_text(tmp_path, text)) == [("clip", "a", 30, 60), ("clip", "a", 60, 90)]
 
 
@@ -75,16 +91,25 @@ def test_a_point_is_the_frame_that_contains_it(tmp_path):
 
 
 def test_seconds_without_measure_are_left_out(tmp_path):
-    dataset = read_text(tmp_path, old_rows(("1e308", "", "a", "", "POINT"), ("1", "", "a", "", "START"), ("1e308", "", "a", "", "STOP")))
+    dataset = read_text(
+        tmp_path, old_rows(("1e308", "", "a", "", "POINT"), ("1", "", "a", "", "START"), ("1e308", "", "a", "", "STOP"))
+    )
     assert dataset.events == () and counts(dataset)["events_left_out"] == 2
 
 
 def test_the_offset_of_an_observation_is_no_time_of_its_video(tmp_path):
-    assert spans(read_text(tmp_path, old_rows(("12.0", "", "a", "", "START"), ("13.0", "", "a", "", "STOP"), offset="10.0"))) == [("clip", "a", 60, 90)]
+    assert spans(read_text(tmp_path, old_rows(("12.0", "", "a", "", "START"), ("13.0", "", "a", "", "STOP"), offset="10.0"))) == [
+        ("clip", "a", 60, 90)
+    ]
 
 
 def test_files_played_one_after_the_other_begin_at_0_each_with_its_own_fps(tmp_path):
-    rows = [("one", "START", 8.0, "/x/a.mp4"), ("one", "STOP", 10.5, "/x/b.mp4"), ("one", "START", 12.0, "/x/b.mp4"), ("one", "STOP", 14.0, "/x/b.mp4")]
+    rows = [
+        ("one", "START", 8.0, "/x/a.mp4"),
+        ("one", "STOP", 10.5, "/x/b.mp4"),
+        ("one", "START", 12.0, "/x/b.mp4"),
+        ("one", "STOP", 14.0, "/x/b.mp4"),
+    ]
     text = NEW + "".join(f"{name},{SOURCE},rat,run,fast,far,{kind},{time},{media},\n" for name, kind, time, media in rows)
     dataset = read_text(tmp_path, text)
     assert spans(dataset) == [("a", "run", 200, 250), ("b", "run", 100, 200)]
@@ -94,8 +119,13 @@ def test_files_played_one_after_the_other_begin_at_0_each_with_its_own_fps(tmp_p
 
 
 def test_aggregated_events_with_semicolons_and_decimal_commas(tmp_path):
-    header = "Observation id;Media file;Total length;FPS;Subject;Behavior;Modifiers;Behavior type;Start (s);Stop (s);Duration (s);Comment start\n"
-    rows = "one;clip.mp4;60,000;25,0;No focal subject;a;m|n;STATE;1,20;2,40;1,20;x\none;clip.mp4;60,000;25,0;;b;;POINT;0,05;0,05;NA;\none;clip.mp4;60,000;25,0;;a;;STATE;5;NA;NA;\n"
+    header = "Observation id;Media file;Total length;FPS;Subject;Behavior;Modifiers;Behavior type;"
+    header += "Start (s);Stop (s);Duration (s);Comment start\n"
+    rows = (
+        "one;clip.mp4;60,000;25,0;No focal subject;a;m|n;STATE;1,20;2,40;1,20;x\n"
+        "one;clip.mp4;60,000;25,0;;b;;POINT;0,05;0,05;NA;\n"
+        "one;clip.mp4;60,000;25,0;;a;;STATE;5;NA;NA;\n"
+    )
     dataset = read_text(tmp_path, header + rows)
     assert spans(dataset) == [("clip", "b", 1, 2), ("clip", "a", 30, 60)]
     assert dataset.events[1].extra == {"modifiers": "m|n", "comment": "x"}
@@ -132,14 +162,17 @@ def test_the_probe_knows_better_than_the_table_and_ends_events_at_the_video(tmp_
 def test_files_of_one_name_in_two_folders_are_two_videos(tmp_path):
     text = NEW + "".join(
         f"{name},Media file(s),{path},0,9.0,25.0,,a,,,{kind},{time},{path},\n"
-        for name, path in (("one", "/x/a.mp4"), ("two", "/y/a.mp4")) for kind, time in (("START", 1), ("STOP", 2))
+        for name, path in (("one", "/x/a.mp4"), ("two", "/y/a.mp4"))
+        for kind, time in (("START", 1), ("STOP", 2))
     )
     assert list(read_text(tmp_path, text).videos) == ["/x/a.mp4", "/y/a.mp4"]
 
 
 def test_two_observations_of_a_video_add_up_and_their_events_say_whose_they_are(tmp_path):
     text = NEW + "".join(
-        f"{name},Media file(s),/x/a.mp4,0,9.0,25.0,,a,,,{kind},{time},/x/a.mp4,\n" for name in ("one", "two") for kind, time in (("START", 1), ("STOP", 2))
+        f"{name},Media file(s),/x/a.mp4,0,9.0,25.0,,a,,,{kind},{time},/x/a.mp4,\n"
+        for name in ("one", "two")
+        for kind, time in (("START", 1), ("STOP", 2))
     )
     dataset = read_text(tmp_path, text)
     assert [event.extra["observation"] for event in dataset.events] == ["one", "two"]
@@ -153,8 +186,14 @@ def test_two_observations_of_a_video_add_up_and_their_events_say_whose_they_are(
         (b"PK\x03\x04", "export from BORIS as csv or tsv"),
         (b"Time,Subject,Behavior,Status\n1,\xe9,x,START\n", "expected UTF-8 text, got byte 0xe9 at 31"),
         (b'{"videos": []}', "expected a BORIS project with the key 'observations'; the file's keys are: 'videos'"),
-        (b'{"observations": {"o": {"events": 3}}, "behaviors_conf": {}}', "observations 'o', events: expected a list, got a number"),
-        (b'{"observations": {}, "behaviors_conf": {"0": {"type": "State event"}}}', "behaviors_conf '0', code: expected a non-empty string"),
+        (
+            b'{"observations": {"o": {"events": 3}}, "behaviors_conf": {}}',
+            "observations 'o', events: expected a list, got a number",
+        ),
+        (
+            b'{"observations": {}, "behaviors_conf": {"0": {"type": "State event"}}}',
+            "behaviors_conf '0', code: expected a non-empty string",
+        ),
     ],
 )
 def test_a_wrong_file_says_where_and_what_was_expected(tmp_path, content, message):
@@ -174,7 +213,10 @@ def test_a_behaviour_that_the_ethogram_does_not_know_is_no_state_and_no_point(tm
 def toy_dataset(tmp_path) -> Dataset:
     videos = [Video("v 1", tmp_path / "v.mp4", 25.0, 100, 64, 48, "train", "cage", "b"), Video("v2", None, 30000 / 1001)]
     events = [
-        Event("v 1", "a", 0, 50), Event("v 1", "a", 10, 60), Event("v 1", "a", 50, 70), Event("v 1", "b", 7, 8, [7], [[0, 0, 1, 1]], id="e"),
+        Event("v 1", "a", 0, 50),
+        Event("v 1", "a", 10, 60),
+        Event("v 1", "a", 50, 70),
+        Event("v 1", "b", 7, 8, [7], [[0, 0, 1, 1]], id="e"),
         Event("v2", "b", 1 / 3, 12.5, extra={"subject": "rat", "modifiers": "x", "comment": "y", "other": 1}),
     ]
     return Dataset(["a", "b", "unused"], index_videos(videos), events)
@@ -186,9 +228,15 @@ def test_a_written_project_is_read_as_the_same_dataset_and_the_losses_are_counte
     again = boris.read(tmp_path / "p.boris")
     assert sorted(spans(again)) == sorted(spans(dataset)) and again.labels == dataset.labels
     for name in ("fps", "num_frames", "width", "height", "split", "group", "label"):
-        assert [getattr(video, name) for video in again.videos.values()] == [getattr(video, name) for video in dataset.videos.values()]
+        assert [getattr(video, name) for video in again.videos.values()] == [
+            getattr(video, name) for video in dataset.videos.values()
+        ]
     assert again.events_of("v2")[0].extra == {"subject": "rat", "modifiers": "x", "comment": "y"}
-    assert (account.counts["boxes_of_events_left_out"], account.counts["ids_left_out"], account.counts["extras_left_out"]) == (1, 1, 1)
+    assert (account.counts["boxes_of_events_left_out"], account.counts["ids_left_out"], account.counts["extras_left_out"]) == (
+        1,
+        1,
+        1,
+    )
 
 
 def test_a_written_project_toggles_as_boris_reads_it(tmp_path):

@@ -29,11 +29,20 @@ def timeline(*ranges, label="run", **fields):
 
 
 def keyframe(frame, x=10.0, enabled=True, rate=25.0, **fields):
-    return {"frame": frame, "enabled": enabled, "x": x, "y": 10, "width": 20, "height": 40, "rotation": 0, "time": frame / rate} | fields
+    return {
+        "frame": frame,
+        "enabled": enabled,
+        "x": x,
+        "y": 10,
+        "width": 20,
+        "height": 40,
+        "rotation": 0,
+        "time": frame / rate,
+    } | fields
 
 
 def rectangle(*keys, labels=("cat",), **fields):
-    return {"type": "videorectangle", "value": {"sequence": list(keys), "labels": list(labels)} } | fields
+    return {"type": "videorectangle", "value": {"sequence": list(keys), "labels": list(labels)}} | fields
 
 
 def task(*regions, video="clip.mp4", **fields):
@@ -62,7 +71,9 @@ def test_ranges_count_from_1_and_include_both_ends(tmp_path):
 
 def test_frames_of_another_rate_go_through_seconds(tmp_path):
     (tmp_path / "clip.mp4").touch()
-    dataset = read_tasks(tmp_path, task(timeline((1, 10)), rectangle(keyframe(3, 10), keyframe(5, 14, enabled=False))), probe=probe)
+    dataset = read_tasks(
+        tmp_path, task(timeline((1, 10)), rectangle(keyframe(3, 10), keyframe(5, 14, enabled=False))), probe=probe
+    )
     assert spans(dataset.events) == [("clip", "run", 0, 20), ("clip", "cat", 4, 10)]
     # The middles of frames 4 to 9 are at 0.09 to 0.19 s, and those of Label Studio's frames 3, 4, 5 at 0.1, 0.14, 0.18 s.
     assert dataset.events[1].box_frames_K.tolist() == [4, 5, 6, 7, 8, 9]
@@ -73,13 +84,19 @@ def test_frames_of_another_rate_go_through_seconds(tmp_path):
 @pytest.mark.parametrize(
     ("video_tag", "data", "end"),
     [
-        ('<Video name="v" value="$clip" framerate="25.0"/>', {}, 20), ('<Video name="v" value="$clip" frameRate="0.04"/>', {}, 20),
-        ("<Video value='$clip' framerate='$rate' name='v'/>", {"rate": "10"}, 50), ('<Video name="v" value="$clip"/>', {}, 10 * 50 / 24),
+        ('<Video name="v" value="$clip" framerate="25.0"/>', {}, 20),
+        ('<Video name="v" value="$clip" frameRate="0.04"/>', {}, 20),
+        ("<Video value='$clip' framerate='$rate' name='v'/>", {"rate": "10"}, 50),
+        ('<Video name="v" value="$clip"/>', {}, 10 * 50 / 24),
     ],
 )
 def test_the_configuration_states_the_rate(tmp_path, video_tag, data, end):
     (tmp_path / "clip.mp4").touch()
-    message = {"annotation": {"result": [timeline((1, 10))]}, "task": {"data": {"clip": "clip.mp4"} | data}, "project": {"label_config": f"<View>{video_tag}</View>"}}
+    message = {
+        "annotation": {"result": [timeline((1, 10))]},
+        "task": {"data": {"clip": "clip.mp4"} | data},
+        "project": {"label_config": f"<View>{video_tag}</View>"},
+    }
     (tmp_path / "hook.json").write_text(json.dumps(message))
     assert label_studio.read(tmp_path / "hook.json", probe).events[0].end_frame == pytest.approx(end)
 
@@ -102,7 +119,9 @@ def test_a_rectangle_moves_between_keyframes_and_hides_after_one_that_is_off(tmp
     keys = [key | {"time": key["frame"] / 50} for key in keys]
     (event,) = read_tasks(tmp_path, task(rectangle(*reversed(keys))), probe=probe).events
     assert (event.start_frame, event.end_frame, event.box_frames_K.tolist()) == (0, 7, [0, 1, 2, 5, 6])
-    np.testing.assert_allclose(event.boxes_K4, [[20, 10, 60, 50], [30, 10, 70, 50], [40, 10, 80, 50], [0, 10, 40, 50], [16, 10, 56, 50]])
+    np.testing.assert_allclose(
+        event.boxes_K4, [[20, 10, 60, 50], [30, 10, 70, 50], [40, 10, 80, 50], [0, 10, 40, 50], [16, 10, 56, 50]]
+    )
 
 
 def test_a_hidden_stretch_does_not_pull_at_what_is_shown_beside_it(tmp_path):
@@ -136,7 +155,12 @@ def test_one_annotation_of_a_task_counts(tmp_path):
     def annotation(label, **fields):
         return {"result": [timeline((1, 2), label=label)]} | fields
 
-    skipped, first, second, truth = annotation("skipped", was_cancelled=True), annotation("first"), annotation("second"), annotation("truth", ground_truth=True)
+    skipped, first, second, truth = (
+        annotation("skipped", was_cancelled=True),
+        annotation("first"),
+        annotation("second"),
+        annotation("truth", ground_truth=True),
+    )
     dataset = read_tasks(tmp_path, task() | {"annotations": [skipped, first, second], "predictions": [annotation("guess")]})
     assert dataset.labels == ("first",) and dataset.extra["reading"]["counts"]["predictions_left_out"] == 1
     assert "annotations[0] was skipped" in notes(dataset) and "annotations[2] is not the first of its task" in notes(dataset)
@@ -146,14 +170,21 @@ def test_one_annotation_of_a_task_counts(tmp_path):
 def test_other_regions_and_those_without_a_label_are_counted(tmp_path):
     dataset = read_tasks(tmp_path, task({"type": "choices", "value": {}}, rectangle(keyframe(1), labels=()), timeline((5, 2))))
     assert dataset.events == () and dataset.extra["reading"]["counts"]["regions_left_out"] == 2
-    assert "'choices' is no range and no rectangle" in notes(dataset) and "has no label" in notes(dataset) and "empty, reversed" in notes(dataset)
+    assert (
+        "'choices' is no range and no rectangle" in notes(dataset)
+        and "has no label" in notes(dataset)
+        and "empty, reversed" in notes(dataset)
+    )
 
 
 @pytest.mark.parametrize(
     ("reference", "video_id", "file"),
     [
-        ("/data/upload/3/0123abcd-my%20clip.mp4", "my%20clip", "my%20clip.mp4"), ("/data/local-files/?d=a/b/clip.mp4", "clip", "clip.mp4"),
-        ("s3://bucket/a/clip.webm", "clip", "clip.webm"), ("https://host/x/my%20clip.mp4?token=1", "my clip", "my clip.mp4"), ("C:\\videos\\clip.avi", "clip", "clip.avi"),
+        ("/data/upload/3/0123abcd-my%20clip.mp4", "my%20clip", "my%20clip.mp4"),
+        ("/data/local-files/?d=a/b/clip.mp4", "clip", "clip.mp4"),
+        ("s3://bucket/a/clip.webm", "clip", "clip.webm"),
+        ("https://host/x/my%20clip.mp4?token=1", "my clip", "my clip.mp4"),
+        ("C:\\videos\\clip.avi", "clip", "clip.avi"),
     ],
 )
 def test_a_video_is_called_and_found_by_its_name(tmp_path, reference, video_id, file):
@@ -171,7 +202,12 @@ def test_a_video_beside_a_file_that_is_named_from_here(tmp_path, monkeypatch):
 
 
 def test_videos_of_one_name_are_called_by_their_references_and_one_video_may_have_two_tasks(tmp_path):
-    dataset = read_tasks(tmp_path, task(timeline((1, 2)), video="x/a.mp4"), task(timeline((1, 2)), video="y/a.mp4"), task(timeline((3, 4)), video="x/a.mp4"))
+    dataset = read_tasks(
+        tmp_path,
+        task(timeline((1, 2)), video="x/a.mp4"),
+        task(timeline((1, 2)), video="y/a.mp4"),
+        task(timeline((3, 4)), video="x/a.mp4"),
+    )
     assert list(dataset.videos) == ["x/a.mp4", "y/a.mp4"] and len(dataset.events_of("x/a.mp4")) == 2
     assert "tasks[2] adds to the events of 'x/a.mp4'" in notes(dataset)
 
@@ -179,10 +215,19 @@ def test_videos_of_one_name_are_called_by_their_references_and_one_video_may_hav
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([{"id": 1, "video": "a.mp4", "box": []}], "tasks[0]: data: expected an object (export as JSON, not as JSON-MIN), got null; the keys are: 'id', 'video', 'box'"),
-        ([{"data": {"image": "a.jpg"}}], "expected tasks with a video in their data, got none: tasks[0] has no video in its data"),
+        (
+            [{"id": 1, "video": "a.mp4", "box": []}],
+            "tasks[0]: data: expected an object (export as JSON, not as JSON-MIN), got null; the keys are: 'id', 'video', 'box'",
+        ),
+        (
+            [{"data": {"image": "a.jpg"}}],
+            "expected tasks with a video in their data, got none: tasks[0] has no video in its data",
+        ),
         ([task(timeline((1, "x")))], "tasks[0], annotations[0], result[0], ranges[0], end: expected a number, got 'x'"),
-        ([task(timeline((1.5, 2)))], "tasks[0], annotations[0], result[0], ranges[0], start: expected a whole frame from 1 to 1000000, got 1.5"),
+        (
+            [task(timeline((1.5, 2)))],
+            "tasks[0], annotations[0], result[0], ranges[0], start: expected a whole frame from 1 to 1000000, got 1.5",
+        ),
         ([task(rectangle(keyframe(1), keyframe(2, "wide")))], "result[0], sequence[1], x: expected a number, got 'wide'"),
         ([task({"type": 3})], "tasks[0]: annotations[0], result[0]: expected an object with a 'type'"),
         (7, "tasks[0]: expected a Label Studio task, an object with 'data' and 'annotations', got a number"),
@@ -196,10 +241,15 @@ def test_a_wrong_file_says_where_and_what_was_expected(tmp_path, document, messa
 
 
 def toy_dataset(tmp_path):
-    videos = [Video("v 1", tmp_path / "v.mp4", 25.0, 100, 64, 48, "train", "cage", "b", {"fps_nominal": True}), Video("v2", None, 30000 / 1001)]
+    videos = [
+        Video("v 1", tmp_path / "v.mp4", 25.0, 100, 64, 48, "train", "cage", "b", {"fps_nominal": True}),
+        Video("v2", None, 30000 / 1001),
+    ]
     events = [
-        Event("v 1", "a", 1.5, 50, [2, 3, 7], [[0, 0, 64, 48], [1 / 3, 2, 3.7, 5], [1, 2, 3, 4]], id="e1"), Event("v2", "b", 5.625, 6.25, extra={"k": [1]}),
-        Event("v2", "b", 0, 3), Event("v2", "a", 7.4, 7.45),
+        Event("v 1", "a", 1.5, 50, [2, 3, 7], [[0, 0, 64, 48], [1 / 3, 2, 3.7, 5], [1, 2, 3, 4]], id="e1"),
+        Event("v2", "b", 5.625, 6.25, extra={"k": [1]}),
+        Event("v2", "b", 0, 3),
+        Event("v2", "a", 7.4, 7.45),
     ]
     return Dataset(["b", "a", "unused"], index_videos(videos), events)
 
@@ -210,7 +260,9 @@ def test_what_is_written_is_read_as_the_same_dataset(tmp_path):
     again = label_studio.read(tmp_path / "tasks.json")
     assert again.labels == dataset.labels
     for name in ("id", "fps", "num_frames", "width", "height", "split", "group", "label", "extra"):
-        assert [getattr(video, name) for video in again.videos.values()] == [getattr(video, name) for video in dataset.videos.values()]
+        assert [getattr(video, name) for video in again.videos.values()] == [
+            getattr(video, name) for video in dataset.videos.values()
+        ]
     assert spans(again.events) == spans(dataset.events)
     assert [(event.id, event.extra) for event in again.events] == [(event.id, event.extra) for event in dataset.events]
     assert again.events[0].box_frames_K.tolist() == [2, 3, 7]
@@ -227,8 +279,18 @@ def test_written_tasks_have_the_fields_that_label_studio_imports(tmp_path):
     assert (region["type"], region["from_name"], region["to_name"]) == ("videorectangle", "box", "video")
     value = region["value"]
     assert (value["framesCount"], value["duration"], value["labels"]) == (100, 4.0, ["a"])
-    assert [(key["frame"], key["enabled"], key["time"]) for key in value["sequence"]] == [(3, True, 0.12), (4, False, 0.16), (8, False, 0.32)]
-    assert {name: value["sequence"][0][name] for name in ("x", "y", "width", "height", "rotation")} == {"x": 0, "y": 0, "width": 100, "height": 100, "rotation": 0}
+    assert [(key["frame"], key["enabled"], key["time"]) for key in value["sequence"]] == [
+        (3, True, 0.12),
+        (4, False, 0.16),
+        (8, False, 0.32),
+    ]
+    assert {name: value["sequence"][0][name] for name in ("x", "y", "width", "height", "rotation")} == {
+        "x": 0,
+        "y": 0,
+        "width": 100,
+        "height": 100,
+        "rotation": 0,
+    }
     ranges = [region["value"] for region in second["annotations"][0]["result"]]
     # Covers no whole frame: the one of its middle. The second covers frames 0 to 2, the third lies in frame 7.
     assert ranges[0] == {"ranges": [{"start": 6, "end": 6}], "timelinelabels": ["b"]}
@@ -258,7 +320,9 @@ def test_a_prediction_needs_a_score_a_known_video_and_a_known_label(tmp_path):
     dataset = Dataset(["run"], index_videos([Video("clip", None, 25.0)]))
 
     def predictions(*regions, video="clip.mp4", **fields):
-        (tmp_path / "p.json").write_text(json.dumps([{"data": {"video": video, "fps": 25}, "predictions": [{"result": list(regions)} | fields]}]))
+        (tmp_path / "p.json").write_text(
+            json.dumps([{"data": {"video": video, "fps": 25}, "predictions": [{"result": list(regions)} | fields]}])
+        )
         return label_studio.read_predictions(tmp_path / "p.json", dataset)
 
     assert predictions(timeline((1, 2)), score=0.5)[0].score == 0.5
@@ -292,7 +356,8 @@ def test_a_real_timeline_of_25_fps_over_a_video_of_29_97(tmp_path):
     dataset = label_studio.read(REAL / "test_timeline_labels_1.json", opossum_probe)
     rate = 30000 / 1001 / 25
     assert [(event.label, event.start_frame, event.end_frame) for event in dataset.events] == [
-        ("Car", 0, pytest.approx(10 * rate)), ("croquet_ball", pytest.approx(4 * rate), pytest.approx(15 * rate)),
+        ("Car", 0, pytest.approx(10 * rate)),
+        ("croquet_ball", pytest.approx(4 * rate), pytest.approx(15 * rate)),
     ]
     label_studio.write(dataset, tmp_path / "again.json")
     assert spans(label_studio.read(tmp_path / "again.json").events) == spans(dataset.events)
