@@ -18,10 +18,9 @@ MAX_DETECTIONS = (1, 10, 100)
 _LARGEST = 1e5**2
 AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, _LARGEST)}
 """Square pixels, both ends included."""
-_NEARLY_ONE = 1 - 1e-10
-"""What a box must reach at most, so that equal boxes reach the threshold 1."""
-
 _ALL_AREAS = (0.0, _LARGEST)
+_NEARLY_ONE = 1 - 1e-10
+"""The most that is asked of an overlap, so that equal boxes reach the threshold 1."""
 
 BY_SIZE = "0.50:0.95"
 """The entry of thresholds for which the parts by size and the recalls are given."""

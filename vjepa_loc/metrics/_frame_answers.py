@@ -13,6 +13,9 @@ from vjepa_loc.metrics._average_precision import RankedAnswers
 from vjepa_loc.metrics._frame_boxes import FrameBoxes
 from vjepa_loc.scoring_input import ScoringInput
 
+COUNTS_ZERO, NOT_SCORED = "counts 0", "is not scored"
+"""What it means for a label to have no true box."""
+
 
 def answers_by_label(
     inputs: ScoringInput,
@@ -65,8 +68,5 @@ def label_notes(
     return [
         f"{key}: label {label!r} has no truth with boxes here and {effect}; {num_boxes} predicted boxes"
         for label, num_truths, num_boxes in zip(inputs.labels, num_truths_L, num_boxes_L, strict=True)
-        if not num_truths and label not in left_out and (num_boxes or effect == COUNTS_NOTHING)
+        if not num_truths and label not in left_out and (num_boxes or effect == COUNTS_ZERO)
     ]
-
-
-COUNTS_NOTHING, NOT_SCORED = "counts 0", "is not scored"

@@ -40,7 +40,7 @@ from vjepa_loc.metrics._average_precision import (
 )
 from vjepa_loc.metrics._event_matching import Match, match_best_only
 from vjepa_loc.metrics._frame_answers import (
-    COUNTS_NOTHING,
+    COUNTS_ZERO,
     NOT_SCORED,
     answers_by_label,
     answers_with_truth,
@@ -115,7 +115,7 @@ def compute(inputs: ScoringInput, convention: str, thresholds: Thresholds = DEFA
     left_out = unscored_labels(inputs.labels) if convention == "multisports" else ()
     if left_out:
         notes.append(f"{key}: as in its official tool, these labels are not scored: {', '.join(left_out)}")
-    effect = COUNTS_NOTHING if rules.classes_without_truth == "zero" else NOT_SCORED
+    effect = COUNTS_ZERO if rules.classes_without_truth == "zero" else NOT_SCORED
     notes += label_notes(key, inputs, truths, detections, effect, left_out)
     levels_R = levels_of(entries)
     ranked = detections.ranked()
