@@ -80,8 +80,8 @@ class TrackReader:
     ) -> list[Event]:
         """The events of one track: the object's own by time, then those of its changing attributes.
 
-        `step` is how many frames of the video a frame of the task stands for, `last_frame` where the task ends. Raises `DatasetError`, which begins with
-        `place` and the line, for a note of the writer that contradicts itself.
+        `step` is how many frames of the video a frame of the task stands for, `last_frame` where the task ends. Raises
+        `DatasetError`, which begins with `place` and the line, for a note of the writer that contradicts itself.
         """
         place = f"{place}, line {track.line}"
         if not len(track.frames):

@@ -196,7 +196,8 @@ def test_boxes_are_cut_at_the_picture_and_left_out_where_nothing_remains(read):
 def test_events_are_cut_at_the_ends_of_the_video(read, tmp_path):
     (tmp_path / "clip.mp4").touch()
     probed = {"width": 100, "height": 80, "fps": 50.0, "num_frames": 10}
-    dataset = read(track(box(-2), box(1), box(2, outside=1)), track(box(8), box(11)), track(box(10), box(11)), probe=lambda file: probed)
+    tracks = [track(box(-2), box(1), box(2, outside=1)), track(box(8), box(11)), track(box(10), box(11))]
+    dataset = read(*tracks, probe=lambda file: probed)
     assert spans(dataset) == [("cat", 0, 2), ("cat", 8, 10)]
     assert [event.box_frames_K.tolist() for event in dataset.events] == [[0, 1], [8, 9]]
     assert (counts(dataset)["events_cut"], counts(dataset)["events_left_out"]) == (2, 1)
@@ -256,7 +257,7 @@ def test_a_folder_is_one_dataset_and_names_that_are_taken_are_told_apart(tmp_pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<annotations>\n<meta/>\n<image/></annotations>", "line 3: expected <track> of CVAT for video 1.1, got <image> of CVAT for images"),
+        (b"<annotations>\n<meta/>\n<image/></annotations>", "line 3: expected <track> of CVAT for video 1.1, got <image>"),
         (b"<annotation/>", "line 1: expected <annotations> of CVAT for video 1.1, got <annotation>"),
         (b"<annotations>\n<track", "line 2: expected CVAT XML, cannot read it as XML: unclosed token"),
         (b"PK\x03\x04...", "got a zip archive; unpack it, annotations.xml is inside"),
