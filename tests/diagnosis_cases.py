@@ -4,6 +4,7 @@ import numpy as np
 
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.events import Event
+from vjepa_loc.overlap import box_iou
 from vjepa_loc.scoring_input import ScoringInput
 
 PLACE, APART = (0, 0, 10, 10), (50, 50, 60, 60)
@@ -42,3 +43,13 @@ def random_case(seed, boxless=0.2):
         return events
 
     return some(int(rng.integers(1, 12)), False), some(int(rng.integers(1, 40)), True)
+
+
+def tube_iou_loop(truth, prediction):
+    """The tube IoU of `stal` by its definition, frame by frame."""
+    boxes = [dict(zip(one.box_frames_K.tolist(), one.boxes_K4, strict=True)) for one in (truth, prediction)]
+    hidden = {frame for frame in range(*truth.covered_frames()) if frame not in boxes[0]}
+    frames = (boxes[0].keys() | boxes[1].keys()) - hidden
+    common = [frame for frame in frames if frame in boxes[0] and frame in boxes[1]]
+    summed = sum(box_iou(boxes[0][frame][None], boxes[1][frame][None])[0, 0] for frame in common)
+    return summed / len(frames) if boxes[0] and boxes[1] else 0

@@ -1,21 +1,20 @@
 """What became of each prediction and each truth at one threshold: found, missed, or which kind of false positive.
 
-`vjepa_loc/diagnosis.py` defines the kinds. Shapes: P predictions, G truths, in the order of their files; in the
-functions below those of one video, its predictions by descending score.
+`vjepa_loc/diagnosis.py` defines the kinds. Shapes: P predictions, G truths, in the order of their files; K pairs of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from vjepa_loc.metrics._event_matching import ranked
 from vjepa_loc.metrics._free_truths import match_pairs
-from vjepa_loc.metrics._tube_overlap import exact_on_paper
-from vjepa_loc.overlap import paired_box_iou, span_iou, tube_ious
-from vjepa_loc.scoring_input import EventTable, ScoringInput
+from vjepa_loc.metrics._tube_overlap import Tubes, exact_on_paper, pairs_in_time, sums_on_common_frames
+from vjepa_loc.metrics.stal import covered_frames, seen_viou
+from vjepa_loc.overlap import paired_box_iou, paired_span_iou
+from vjepa_loc.scoring_input import ScoringInput
 
 KINDS = ("double detection", "wrong label", "bad box", "bad boundary", "several faults", "background")
 """In the order of the tests: a false positive is of the first kind that fits."""
@@ -56,139 +55,144 @@ class Findings:
 
 
 def find_errors(inputs: ScoringInput, metric: str, threshold: float) -> Findings:
-    """Matches as `metric` does and names the kind of every false positive. n log n in the predictions of a video."""
+    """Matches as `metric` does and names the kind of every false positive.
+
+    Time and memory grow with the predictions and with the pairs that are near enough to matter.
+    """
     truths, predictions = inputs.truths, inputs.predictions
     num_truths, num_predictions = len(truths), len(predictions)
-    found = Findings(
+    scored_G = truths.num_boxes_N > 0 if metric == "stal" else np.ones(num_truths, dtype=bool)
+    has_place_P = predictions.num_boxes_N > 0 if metric == "stal" else np.ones(num_predictions, dtype=bool)
+    ranked_P = ranked(predictions.score_N)
+    rank_P = np.empty(num_predictions, dtype=np.int64)
+    rank_P[ranked_P] = np.arange(num_predictions)
+    near = _near_pairs(inputs, metric, min(BACKGROUND_IOU, threshold), scored_G, has_place_P)
+
+    could = np.flatnonzero(near.own_K & scored_G[near.truth_K] & (near.overlap_K >= threshold))
+    match = match_pairs(
+        rank_P[near.prediction_K[could]], near.truth_K[could], near.overlap_K[could], np.array([threshold]), last_of_equals=True
+    )
+    found_at = could[match[:, 0]]
+    found_G = np.zeros(num_truths, dtype=bool)
+    found_G[near.truth_K[found_at]] = True
+    kind_P = np.full(num_predictions, BACKGROUND, dtype=np.int8)
+    excused_K = near.own_K & ~scored_G[near.truth_K] & (near.time_K >= threshold) & has_place_P[near.prediction_K]
+    kind_P[near.prediction_K[excused_K]] = LEFT_OUT
+    kind_P[near.prediction_K[found_at]] = FOUND
+
+    of_false = np.flatnonzero(kind_P[near.prediction_K] == BACKGROUND)
+    kind_K = _kinds(inputs, near.take(of_false), metric, threshold, scored_G, found_G, has_place_P)
+    np.minimum.at(kind_P, near.prediction_K[of_false], kind_K)
+    fitting = of_false[(kind_K == kind_P[near.prediction_K[of_false]]) & (kind_K != BACKGROUND)]
+    known = np.concatenate([found_at, _nearest(near, fitting, near.prediction_K, found_G[near.truth_K], near.truth_K)])
+
+    to_missed = (scored_G & ~found_G)[near.truth_K] & (kind_P[near.prediction_K] != LEFT_OUT)
+    rank_K = rank_P[near.prediction_K]
+    nearest = _nearest(near, np.flatnonzero(to_missed), near.truth_K, np.zeros(len(rank_K)), rank_K)
+    return Findings(
         metric,
         threshold,
-        ranked(predictions.score_N),
-        np.full(num_predictions, BACKGROUND, dtype=np.int8),
-        np.full(num_predictions, -1, dtype=np.int64),
-        np.zeros(num_predictions),
-        np.zeros(num_predictions),
-        truths.num_boxes_N > 0 if metric == "stal" else np.ones(num_truths, dtype=bool),
-        np.zeros(num_truths, dtype=bool),
-        np.full(num_truths, -1, dtype=np.int64),
-        np.zeros(num_truths),
-        np.zeros(num_truths),
+        ranked_P,
+        kind_P,
+        _placed(near.prediction_K[known], near.truth_K[known], num_predictions, -1),
+        _placed(near.prediction_K[known], near.overlap_K[known], num_predictions, 0.0),
+        _placed(near.prediction_K[known], near.time_K[known], num_predictions, 0.0),
+        scored_G,
+        found_G,
+        _placed(near.truth_K[nearest], near.prediction_K[nearest], num_truths, -1),
+        _placed(near.truth_K[nearest], near.overlap_K[nearest], num_truths, 0.0),
+        _placed(near.truth_K[nearest], near.time_K[nearest], num_truths, 0.0),
     )
-    spans_P2, spans_G2 = predictions.spans_N2, truths.spans_N2
-    for rows, columns in _of_each_video(inputs, found.ranked_P):
-        _find_in_video(inputs, found, rows, columns, span_iou(spans_P2[rows], spans_G2[columns]))
-    return found
 
 
-def _of_each_video(inputs: ScoringInput, ranked_P: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Predictions by rank and truths of each video that has both."""
-    videos = np.arange(inputs.num_videos + 1)
-    rows = ranked_P[np.argsort(inputs.predictions.video_N[ranked_P], kind="stable")]
-    columns = np.argsort(inputs.truths.video_N, kind="stable")
-    row_ends = np.searchsorted(inputs.predictions.video_N[rows], videos)
-    column_ends = np.searchsorted(inputs.truths.video_N[columns], videos)
-    for video in np.flatnonzero((np.diff(row_ends) > 0) & (np.diff(column_ends) > 0)).tolist():
-        yield rows[row_ends[video] : row_ends[video + 1]], columns[column_ends[video] : column_ends[video + 1]]
+@dataclass(frozen=True, eq=False)
+class _NearPairs:
+    """K pairs of a prediction and a truth of its video: their overlap, temporal IoU, and whether their label is the same."""
+
+    prediction_K: np.ndarray
+    truth_K: np.ndarray
+    overlap_K: np.ndarray
+    time_K: np.ndarray
+    own_K: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> _NearPairs:
+        return _NearPairs(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
-def _find_in_video(
-    inputs: ScoringInput, found: Findings, rows: np.ndarray, columns: np.ndarray, time_PG: np.ndarray
-) -> None:
-    truths, predictions, threshold = inputs.truths, inputs.predictions, found.threshold
+def _near_pairs(
+    inputs: ScoringInput, metric: str, least: float, scored_G: np.ndarray, has_place_P: np.ndarray
+) -> _NearPairs:
+    """All pairs with an overlap of `least`, or of one label with a temporal IoU of `least`: no other has a kind."""
+    truths, predictions = inputs.truths, inputs.predictions
+    spans_P2, spans_G2, covered_G2 = predictions.spans_N2, truths.spans_N2, covered_frames(truths)
+    tubes, truth_tubes = (Tubes.of(table, len(inputs.labels)) for table in (predictions, truths))
+    nothing = np.empty(0, dtype=np.int64)
+    parts = [_NearPairs(nothing, nothing, np.empty(0), np.empty(0), np.empty(0, dtype=bool))]
+    # Whatever shares a box's frame shares time, since boxes lie on frames that their event covers.
+    for prediction_K, truth_K in pairs_in_time(predictions.video_N, *spans_P2.T, truths.video_N, *spans_G2.T):
+        time_K = paired_span_iou(spans_P2[prediction_K], spans_G2[truth_K])
+        overlap_K = time_K
+        if metric == "stal":
+            # A truth without boxes has only its time to be compared, and only with predictions that say a place at all.
+            overlap_K = np.where(has_place_P[prediction_K], time_K, 0.0)
+            at = scored_G[truth_K]
+            overlap_K[at] = seen_viou(covered_G2, tubes, truth_tubes, prediction_K[at], truth_K[at])
+        own_K = predictions.label_N[prediction_K] == truths.label_N[truth_K]
+        near_K = (overlap_K >= least) | (own_K & (time_K >= least))
+        parts.append(_NearPairs(prediction_K, truth_K, overlap_K, time_K, own_K).take(near_K))
+    return _NearPairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in _NearPairs.__dataclass_fields__))
+
+
+def _kinds(
+    inputs: ScoringInput,
+    near: _NearPairs,
+    metric: str,
+    threshold: float,
+    scored_G: np.ndarray,
+    found_G: np.ndarray,
+    has_place_P: np.ndarray,
+) -> np.ndarray:
+    """The first kind (K,) that each pair of a false positive and a truth makes fit."""
     background = min(BACKGROUND_IOU, threshold)
-    scored_G = found.scored_G[columns]
-    own_PG = predictions.label_N[rows][:, None] == truths.label_N[columns]
-    overlap_PG = time_PG
-    has_boxes_P = np.ones(len(rows), dtype=bool)
-    if found.metric == "stal":
-        has_boxes_P = predictions.num_boxes_N[rows] > 0
-        # A truth without boxes has only its time to be compared, and only with predictions that say a place at all.
-        overlap_PG = np.where(has_boxes_P[:, None], time_PG, 0.0)
-        tube_iou_GP = tube_ious([truths.events[at] for at in columns[scored_G]], [predictions.events[at] for at in rows])
-        overlap_PG[:, scored_G] = exact_on_paper(tube_iou_GP.T)
-
-    match_P = match_truths(np.where(own_PG & scored_G, overlap_PG, -1.0), threshold)
-    is_found_P = match_P >= 0
-    found.found_G[columns[match_P[is_found_P]]] = True
-    excused_P = ~is_found_P & has_boxes_P & (own_PG & ~scored_G & (time_PG >= threshold)).any(axis=1)
-    false = np.flatnonzero(~is_found_P & ~excused_P)
-
-    own, time, overlap = own_PG[false], time_PG[false], overlap_PG[false]
+    own_K, time_K, overlap_K, scored_K = near.own_K, near.time_K, near.overlap_K, scored_G[near.truth_K]
     # With the place all wrong, a prediction is held to have meant a truth only if nothing else found that.
-    meant = (overlap >= background) | ~found.found_G[columns]
-    in_time = own & (time >= threshold)
-    near_in_time = own & (time >= background)
-    in_place = np.repeat(has_boxes_P[false][:, None], len(columns), axis=1)
-    if found.metric == "stal":
-        for column in np.flatnonzero(scored_G & (near_in_time & ~in_time).any(axis=0)).tolist():
-            asked = np.flatnonzero(near_in_time[:, column] & ~in_time[:, column])
-            in_place[asked, column] = (
-                common_frames_iou(truths, columns[column], predictions, rows[false[asked]]) >= threshold
-            )
-    hit = overlap >= threshold
-    fits = (  # as KINDS
-        own & hit & scored_G,
-        ~own & hit,
-        in_time & meant,
-        near_in_time & ~in_time & in_place,
-        (near_in_time & meant) | (overlap >= background),
-        np.zeros_like(own),
-    )
-    kind = np.full(len(false), BACKGROUND, dtype=np.int8)
-    eligible = np.zeros_like(own)
-    for code in range(BACKGROUND):
-        fitting = (kind == BACKGROUND) & fits[code].any(axis=1)
-        kind[fitting] = code
-        eligible[fitting] = fits[code][fitting]
-    target = _nearest(eligible, overlap, time, ~found.found_G[columns])
-
-    match_P[false] = target
-    known = np.flatnonzero(match_P >= 0)
-    found.kind_P[rows] = np.where(is_found_P, FOUND, LEFT_OUT)
-    found.kind_P[rows[false]] = kind
-    found.truth_P[rows[known]] = columns[match_P[known]]
-    found.overlap_P[rows[known]] = overlap_PG[known, match_P[known]]
-    found.time_iou_P[rows[known]] = time_PG[known, match_P[known]]
-
-    missed = np.flatnonzero(scored_G & ~found.found_G[columns])
-    if len(missed):
-        near = ((own_PG & (time_PG >= background)) | (overlap_PG >= background)) & ~excused_P[:, None]
-        nearest = _nearest(near[:, missed].T, overlap_PG[:, missed].T, time_PG[:, missed].T)
-        missed, nearest = missed[nearest >= 0], nearest[nearest >= 0]
-        found.nearest_G[columns[missed]] = rows[nearest]
-        found.nearest_overlap_G[columns[missed]] = overlap_PG[nearest, missed]
-        found.nearest_time_iou_G[columns[missed]] = time_PG[nearest, missed]
+    meant_K = (overlap_K >= background) | ~found_G[near.truth_K]
+    hit_K = overlap_K >= threshold
+    in_time_K = own_K & (time_K >= threshold)
+    early_K = own_K & (time_K >= background) & ~in_time_K
+    in_place_K = has_place_P[near.prediction_K]
+    if metric == "stal":
+        asked = np.flatnonzero(early_K & scored_K)
+        in_place_K[asked] = _common_frames_iou(inputs, near.prediction_K[asked], near.truth_K[asked]) >= threshold
+    kinds = {
+        DOUBLE: own_K & hit_K & scored_K,
+        WRONG_LABEL: ~own_K & hit_K,
+        BAD_BOX: in_time_K & meant_K,
+        BAD_BOUNDARY: early_K & in_place_K,
+        SEVERAL: ((in_time_K | early_K) & meant_K) | (overlap_K >= background),
+    }
+    return np.select(list(kinds.values()), list(kinds), BACKGROUND).astype(np.int8)
 
 
-def match_truths(similarity_PG: np.ndarray, threshold: float) -> np.ndarray:
-    """The truth (P,) that each prediction finds, -1 for none, as `tal` and `stal` match."""
-    match_P = np.full(len(similarity_PG), -1, dtype=np.int64)
-    rows, columns = np.nonzero(similarity_PG >= threshold)
-    matched = match_pairs(rows, columns, similarity_PG[rows, columns], np.array([threshold]), last_of_equals=True)[:, 0]
-    match_P[rows[matched]] = columns[matched]
-    return match_P
-
-
-def common_frames_iou(truths: EventTable, truth: int, predictions: EventTable, rows: np.ndarray) -> np.ndarray:
-    """Mean box IoU (len(rows),) with one truth on the frames where both have a box, 0 where there is none."""
-    event = truths.events[truth]
-    chosen = predictions.where(rows)
-    at = np.minimum(np.searchsorted(event.box_frames_K, chosen.frame_B), event.num_boxes - 1)
-    common = event.box_frames_K[at] == chosen.frame_B
-    owner = chosen.owner_B[common]
-    iou = paired_box_iou(event.boxes_K4[at[common]], chosen.box_B4[common])
-    num_common = np.bincount(owner, minlength=len(rows))
-    return exact_on_paper(np.bincount(owner, weights=iou, minlength=len(rows)) / np.maximum(num_common, 1))
+def _common_frames_iou(inputs: ScoringInput, prediction_K: np.ndarray, truth_K: np.ndarray) -> np.ndarray:
+    """Mean box IoU (K,) of pairs on the frames where both have a box, 0 where there is none."""
+    tubes, truth_tubes = (Tubes.of(table, len(inputs.labels)) for table in (inputs.predictions, inputs.truths))
+    sum_K, num_K = sums_on_common_frames(tubes, truth_tubes, prediction_K, truth_K, paired_box_iou)
+    return exact_on_paper(sum_K / np.maximum(num_K, 1))
 
 
 def _nearest(
-    eligible: np.ndarray, overlap: np.ndarray, time: np.ndarray, preferred: np.ndarray | None = None
+    near: _NearPairs, eligible: np.ndarray, of_K: np.ndarray, last_K: np.ndarray, place_K: np.ndarray
 ) -> np.ndarray:
-    """Per row the eligible column of the largest overlap, then time, then a preferred one, then the first; -1 for none."""
-    left = eligible
-    for measure in (overlap, time):
-        value = np.where(left, measure, -1.0)
-        left = left & (value == value.max(axis=1, keepdims=True))
-    if preferred is not None:
-        better = left & preferred
-        left = np.where(better.any(axis=1, keepdims=True), better, left)
-    return np.where(eligible.any(axis=1), np.argmax(left, axis=1), -1)
+    """Of the eligible pairs, the one of each `of_K` with the largest overlap, then temporal IoU, then those that are not
+    to come last, then the first place."""
+    keys = place_K[eligible], last_K[eligible], -near.time_K[eligible], -near.overlap_K[eligible], of_K[eligible]
+    order = eligible[np.lexsort(keys)]
+    return order[np.unique(of_K[order], return_index=True)[1]]
+
+
+def _placed(at: np.ndarray, values: np.ndarray, num: int, elsewhere: float) -> np.ndarray:
+    """An array of `num` with `values` in their places."""
+    array = np.full(num, elsewhere, dtype=values.dtype)
+    array[at] = values
+    return array

@@ -1,7 +1,7 @@
-"""Intersection over union of spans, boxes and tubes.
+"""Intersection over union of spans and of boxes.
 
 Everything here is 0 where it is undefined (two empty shapes) and never NaN.
-Shapes: N and M are the two sets that are compared with each other, B the boxes of all predictions.
+Shapes: N and M are the two sets that are compared with each other.
 """
 
 from collections.abc import Sequence
@@ -35,44 +35,6 @@ def box_iou(a_N4: np.ndarray, b_M4: np.ndarray) -> np.ndarray:
 def paired_box_iou(a_N4: np.ndarray, b_N4: np.ndarray) -> np.ndarray:
     """IoU (N,) of each xyxy box with the box in the same row of the other set."""
     return _box_iou(_rows(a_N4, 4), _rows(b_N4, 4))
-
-
-def tube_iou(truth: Event, prediction: Event) -> float:
-    """Sum of box IoU over the common frames, divided by the size of the union of both tubes' frames.
-
-    A tube's frames are those with a box. Frames inside the truth's interval on which the truth has no box (the
-    thing is hidden there) are left out on both sides. 0 when either has no box. After VidSTG's vIoU
-    (antoyang/TubeDETR, datasets/vidstg_eval.py), with hidden frames added.
-    """
-    return float(tube_ious([truth], [prediction])[0, 0])
-
-
-def tube_ious(truths: Sequence[Event], predictions: Sequence[Event]) -> np.ndarray:
-    """`tube_iou` of every truth with every prediction, (N, M); all of them events of one video."""
-    iou_NM = np.zeros((len(truths), len(predictions)))
-    if not truths or not predictions:
-        return iou_NM
-    num_boxes_M = np.array([prediction.num_boxes for prediction in predictions])
-    frames_B = np.concatenate([prediction.box_frames_K for prediction in predictions])
-    # Boxes of all predictions in order of time: a truth then meets only the stretch that it covers.
-    in_time_B = np.argsort(frames_B, kind="stable")
-    frames_B = frames_B[in_time_B]
-    boxes_B4 = np.concatenate([prediction.boxes_K4 for prediction in predictions])[in_time_B]
-    owner_B = np.repeat(np.arange(len(predictions)), num_boxes_M)[in_time_B]
-    for row, truth in enumerate(truths):
-        if truth.num_boxes == 0:
-            continue
-        inside = slice(*np.searchsorted(frames_B, truth.covered_frames()))
-        owner, frames = owner_B[inside], frames_B[inside]
-        at = np.minimum(np.searchsorted(truth.box_frames_K, frames), truth.num_boxes - 1)
-        iou = np.where(
-            truth.box_frames_K[at] == frames, paired_box_iou(truth.boxes_K4[at], boxes_B4[inside]), 0.0
-        )
-        summed_M = np.bincount(owner, weights=iou, minlength=len(predictions))
-        # A truth's boxes lie on frames it covers, so the union is its boxes and what the prediction has outside.
-        outside_M = num_boxes_M - np.bincount(owner, minlength=len(predictions))
-        iou_NM[row] = summed_M / (truth.num_boxes + outside_M)
-    return iou_NM
 
 
 def _span_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

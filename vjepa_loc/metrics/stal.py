@@ -66,7 +66,8 @@ def covered_frames(table: EventTable) -> np.ndarray:
 
 
 def seen_viou(covered_G2: np.ndarray, tubes: Tubes, truths: Tubes, tube_K: np.ndarray, truth_K: np.ndarray) -> np.ndarray:
-    """Tube IoU (K,) with frames left out that the truth covers (`covered_G2`) without a box; as `overlap.tube_iou`."""
+    """Tube IoU (K,) with frames left out that the truth covers (`covered_G2`) without a box; truths
+    have boxes. After VidSTG's vIoU (antoyang/TubeDETR, datasets/vidstg_eval.py), with hidden frames added."""
     sum_K, _ = sums_on_common_frames(tubes, truths, tube_K, truth_K, paired_box_iou)
     inside_K = tubes.boxes_before(tube_K, covered_G2[truth_K, 1]) - tubes.boxes_before(tube_K, covered_G2[truth_K, 0])
     # A truth's boxes lie on frames it covers, so the union is its boxes and what the prediction has outside.
