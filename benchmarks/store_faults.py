@@ -215,8 +215,11 @@ class KillCounts:
 
 
 def kill_writers(folder: Path, num_videos: int, num_writers: int, num_kills: int, seed: int) -> KillCounts:
-    """Lets `num_writers` processes write the same videos, kills one at a time and starts it again, looks all the while."""
-    chance, counts = random.Random(seed), KillCounts(num_videos, num_kills)
+    """Lets `num_writers` processes write the same videos, kills one at a time and starts it again, looks all the while.
+
+    Where they are done before `num_kills` of them are killed, as on a busy machine, they write another store.
+    """
+    chance, counts = random.Random(seed), KillCounts(0, num_kills)
     ids = [f"video {number}" for number in range(num_videos)]
     reference = make_store(folder / "single run")
     started = time.monotonic()
@@ -225,33 +228,41 @@ def kill_writers(folder: Path, num_videos: int, num_writers: int, num_kills: int
     # A writer lives about as long as a video takes, so that the kills meet it in every phase and the work goes on.
     pause_s = 0.15 * (time.monotonic() - started) / num_videos
     expected = {video_id: arrays_of(reference.video(video_id)) for video_id in ids}
-    path = make_store(folder / "killed").path
+    number = 0
+    while counts.kills < num_kills:
+        number += 1
+        counts.videos += num_videos
+        _kill_writers_of(make_store(folder / f"killed {number}").path, expected, num_writers, pause_s, chance, counts)
+    return counts
+
+
+def _kill_writers_of(
+    path: Path, expected: dict[str, dict[str, np.ndarray]], num_writers: int, pause_s: float, chance: random.Random, counts: KillCounts
+) -> None:
+    """One store, written until it is whole; adds to `counts`."""
     writers: list = [None] * num_writers
     seen: set[str] = set()
-    while counts.kills < num_kills or any(writer.is_alive() for writer in writers):
+    while seen != set(expected) or any(writer.is_alive() for writer in writers):
         for number, writer in enumerate(writers):
-            if writer is None or (not writer.is_alive() and (writer.exitcode != 0 or seen != set(ids))):
-                writers[number] = _start_writer(path, chance.sample(ids, len(ids)))
+            if writer is None or (not writer.is_alive() and seen != set(expected)):
+                writers[number] = _start_writer(path, chance.sample(list(expected), len(expected)))
         time.sleep(chance.uniform(0, pause_s))
         victim = chance.choice(writers)
-        if counts.kills < num_kills and victim.is_alive():
+        if counts.kills < counts.kills_wanted and victim.is_alive():
             os.kill(victim.pid, signal.SIGKILL)
             victim.join()
             counts.kills += 1
         # A look takes as long as several videos: the others would be done before the next kill.
         with _standing_still(writers):
             seen = _observe(path, expected, seen, counts)
-        if seen == set(ids) and counts.kills < num_kills and not any(writer.is_alive() for writer in writers):
-            break
     for writer in writers:
         writer.join()
     seen = _observe(path, expected, seen, counts)
-    counts.equal = sum(is_equal(expected[video_id], arrays_of(open_store(path).video(video_id))) for video_id in seen)
+    counts.equal += sum(is_equal(expected[video_id], arrays_of(open_store(path).video(video_id))) for video_id in seen)
     collect_garbage(path, lease_s=-1)
     left = [*(path / "staging").iterdir(), *(path / "claims").iterdir()]
-    counts.debris_left = len(left) + len(list((path / "tokens.zarr/videos").glob("*/*/"))) - len(seen)
+    counts.debris_left += len(left) + len(list((path / "tokens.zarr/videos").glob("*/*/"))) - len(seen)
     counts.partial += not verify_store(path).ok
-    return counts
 
 
 def _start_writer(path: Path, order: Sequence[str]) -> multiprocessing.process.BaseProcess:

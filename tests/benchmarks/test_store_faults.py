@@ -21,7 +21,7 @@ def test_a_store_that_verify_does_not_look_at_would_be_noticed(tmp_path, monkeyp
 
 def test_writers_that_are_killed_lose_nothing_and_leave_nothing_half(tmp_path):
     counts = kill_writers(tmp_path, num_videos=12, num_writers=3, num_kills=6, seed=0)
-    assert counts.ok and counts.kills == 6 and counts.equal == 12, counts
+    assert counts.ok and counts.kills == 6 and counts.equal == counts.videos >= 12, counts
 
 
 def test_videos_are_told_apart(tmp_path):
