@@ -50,7 +50,6 @@ import numpy as np
 from vjepa_loc.diagnosis_costly import costly_false_positives, costly_missed
 from vjepa_loc.diagnosis_errors import (
     BACKGROUND,
-    BACKGROUND_IOU,
     BAD_BOUNDARY,
     BAD_BOX,
     DOUBLE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vjepa_loc.errors import ConfigError, UnknownNameError, nearest_name
-from vjepa_loc.metrics._result import ALL_THRESHOLDS, MetricResult, Thresholds, metric_key, threshold_names
+from vjepa_loc.metrics._result import ALL_THRESHOLDS, MetricResult, Thresholds, metric_key, steps, threshold_names
 from vjepa_loc.plugins import load_plugin, plugin_names
 from vjepa_loc.scoring_input import ScoringInput
 
@@ -45,8 +45,7 @@ def _parse_iou_entry(entry: str) -> float | tuple[float, ...]:
     num_steps = round((end - start) / step)
     if num_steps < 1 or abs(start + num_steps * step - end) > 1e-9:
         raise wrong
-    # Rounded, so that 0.5 + 0.05 + 0.05 is the 0.6 that an overlap of three fifths reaches.
-    return tuple(round(start + index * step, 9) for index in range(num_steps + 1))
+    return steps(start, step, end)
 
 
 def compute_metrics(

@@ -37,6 +37,12 @@ def paired_box_iou(a_N4: np.ndarray, b_N4: np.ndarray) -> np.ndarray:
     return _box_iou(_rows(a_N4, 4), _rows(b_N4, 4))
 
 
+def paired_common_area(a_N4: np.ndarray, b_N4: np.ndarray) -> np.ndarray:
+    """The area (N,) that each xyxy box shares with the box in the same row of the other set."""
+    size_N2 = np.minimum(a_N4[:, 2:], b_N4[:, 2:]) - np.maximum(a_N4[:, :2], b_N4[:, :2])
+    return np.maximum(size_N2, 0).prod(axis=1)
+
+
 def _span_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     overlap = np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0])
     lengths = np.maximum(a[..., 1] - a[..., 0], 0) + np.maximum(b[..., 1] - b[..., 0], 0)

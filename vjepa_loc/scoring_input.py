@@ -6,7 +6,7 @@ Shapes: V evaluated videos, L labels of the dataset, N events, B boxes of all N 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -143,15 +143,7 @@ class ScoringInput:
 
     def with_truths(self, truths: EventTable) -> ScoringInput:
         """The same predictions beside other truth."""
-        return ScoringInput(
-            self.dataset, self.video_ids, truths, self.predictions, self.num_elsewhere, self.seams
-        )
-
-    def with_predictions(self, predictions: EventTable) -> ScoringInput:
-        """The same truth beside other predictions."""
-        return ScoringInput(
-            self.dataset, self.video_ids, self.truths, predictions, self.num_elsewhere, self.seams
-        )
+        return replace(self, truths=truths)
 
 
 def _table(events: Sequence[Event], video_index: Mapping[str, int], label_index: Mapping[str, int]) -> EventTable:

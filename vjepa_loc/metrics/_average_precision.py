@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from vjepa_loc.scoring_input import ScoringInput
+from vjepa_loc.metrics._ratios import mean_of_known
 from vjepa_loc.metrics._result import MetricResult
 
 # Up to so many entries of a metric each get an interval.
@@ -181,7 +182,8 @@ def mean_average_precision(
         per_class = {
             label: {keys[name]: ap_WR[:, place[name]].mean(axis=1) for name in chosen} for label, ap_WR in ap.items()
         }
-        mean = {keys[name]: _mean_of_known([one[keys[name]] for one in per_class.values()], len(weights_WV)) for name in chosen}
+        by_label = {keys[name]: [one[keys[name]] for one in per_class.values()] for name in chosen}
+        mean = {name: mean_of_known(np.reshape(values, (-1, len(weights_WV)))) for name, values in by_label.items()}
         return mean, per_class
 
     everything = np.ones((1, inputs.num_videos), dtype=np.int32)
@@ -223,15 +225,6 @@ def _only_levels(answers: RankedAnswers, levels: np.ndarray) -> RankedAnswers:
     return RankedAnswers(answers.video_P, answers.true_PR[:, levels], answers.num_truths_V, ignored)
 
 
-def _mean_of_known(values: Sequence[np.ndarray], num_resamples: int) -> np.ndarray:
-    """The mean (W,) over labels of those that are not NaN, NaN where all are."""
-    if not values:
-        return np.full(num_resamples, np.nan)
-    values_LW = np.stack(values)
-    known_LW = ~np.isnan(values_LW)
-    return _ratio(np.where(known_LW, values_LW, 0.0).sum(axis=0), known_LW.sum(axis=0), nothing=np.nan)
-
-
 def _precision(num_true_WK: np.ndarray, num_all_WK: np.ndarray) -> np.ndarray:
     return num_true_WK / np.maximum(num_all_WK, 1)
 
@@ -239,8 +232,3 @@ def _precision(num_true_WK: np.ndarray, num_all_WK: np.ndarray) -> np.ndarray:
 def _envelope(num_true_WK: np.ndarray, num_all_WK: np.ndarray) -> np.ndarray:
     # An answer that was not drawn has the precision of the one before it, which the envelope there covers already.
     return np.maximum.accumulate(_precision(num_true_WK, num_all_WK)[:, ::-1], axis=1)[:, ::-1]
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray, nothing: float = 0.0) -> np.ndarray:
-    part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.full_like(part, nothing, dtype=np.float64), where=whole > 0)

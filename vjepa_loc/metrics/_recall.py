@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vjepa_loc.metrics._ratios import mean_of_known
 from vjepa_loc.metrics._result import MetricResult
 from vjepa_loc.scoring_input import ScoringInput
 
@@ -56,10 +57,7 @@ def recall_of_first(
         class_M, num_classes = (label_M, len(labels)) if over_labels else (np.zeros_like(label_M), 1)
         figures = {}
         for key in keys:
-            figure_WC = figure(share_M[key], class_M, num_classes, weights_WV)
-            known_WC = ~np.isnan(figure_WC)
-            summed_W, known_W = np.where(known_WC, figure_WC, 0.0).sum(axis=1), known_WC.sum(axis=1)
-            figures[key] = np.divide(summed_W, known_W, out=np.full(len(summed_W), np.nan), where=known_W > 0)
+            figures[key] = mean_of_known(figure(share_M[key], class_M, num_classes, weights_WV).T)
         return figures
 
     once = np.ones((1, inputs.num_videos))

@@ -74,6 +74,12 @@ class Tubes:
         return np.repeat(np.arange(len(self.group_N)), self.num_boxes_N)
 
     @cached_property
+    def volume_N(self) -> np.ndarray:
+        """Areas of a tube's boxes, summed."""
+        area_B = (self.box_B4[:, 2:] - self.box_B4[:, :2]).prod(axis=1)
+        return np.bincount(self.owner_B, weights=area_B, minlength=len(self.group_N))
+
+    @cached_property
     def _key_B(self) -> np.ndarray:
         """Tube and frame as one number, ascending over all boxes."""
         return self._keys(self.owner_B, self.frame_B)

@@ -40,7 +40,7 @@ from vjepa_loc.metrics._multisports import unscored_labels
 from vjepa_loc.metrics._result import MetricResult, Thresholds, added_up, metric_key, not_applicable, steps, threshold_names
 from vjepa_loc.metrics._tube_overlap import Tubes, TubeSimilarity, exact_on_paper, similar_pairs, sums_on_common_frames
 from vjepa_loc.metrics._tube_suppression import kept_tubes
-from vjepa_loc.overlap import paired_box_iou
+from vjepa_loc.overlap import paired_box_iou, paired_common_area
 from vjepa_loc.scoring_input import EventTable, ScoringInput
 
 CONVENTIONS = {
@@ -123,8 +123,8 @@ def _multisports(a: Tubes, b: Tubes, a_K: np.ndarray, b_K: np.ndarray) -> np.nda
 
 
 def _volume(a: Tubes, b: Tubes, a_K: np.ndarray, b_K: np.ndarray) -> np.ndarray:
-    common_K, _ = sums_on_common_frames(a, b, a_K, b_K, _common_area)
-    return _ratio(common_K, _volumes(a)[a_K] + _volumes(b)[b_K] - common_K)
+    common_K, _ = sums_on_common_frames(a, b, a_K, b_K, paired_common_area)
+    return _ratio(common_K, a.volume_N[a_K] + b.volume_N[b_K] - common_K)
 
 
 def _viou(a: Tubes, b: Tubes, a_K: np.ndarray, b_K: np.ndarray) -> np.ndarray:
@@ -147,16 +147,6 @@ def _extent_iou(a: Tubes, b: Tubes, a_K: np.ndarray, b_K: np.ndarray, one: int) 
     """Temporal IoU (K,) of extents that share a frame, where an extent is `one` longer than last - first."""
     common = np.minimum(a.last_N[a_K], b.last_N[b_K]) - np.maximum(a.first_N[a_K], b.first_N[b_K]) + one
     return _ratio(common, np.maximum(a.last_N[a_K], b.last_N[b_K]) - np.minimum(a.first_N[a_K], b.first_N[b_K]) + one)
-
-
-def _common_area(a_C4: np.ndarray, b_C4: np.ndarray) -> np.ndarray:
-    width = np.minimum(a_C4[:, 2], b_C4[:, 2]) - np.maximum(a_C4[:, 0], b_C4[:, 0])
-    height = np.minimum(a_C4[:, 3], b_C4[:, 3]) - np.maximum(a_C4[:, 1], b_C4[:, 1])
-    return np.maximum(width, 0) * np.maximum(height, 0)
-
-
-def _volumes(tubes: Tubes) -> np.ndarray:
-    return np.bincount(tubes.owner_B, _common_area(tubes.box_B4, tubes.box_B4), minlength=len(tubes.group_N))
 
 
 def _act_order(inputs: ScoringInput) -> np.ndarray:
@@ -184,7 +174,7 @@ class _ActBound:
     def __call__(self, a_K: np.ndarray, b_K: np.ndarray) -> np.ndarray:
         # What two boxes share lies in both hulls, and their union is no smaller than the larger of them.
         hull_C4 = self._hull_N4 + np.array([0.0, 0.0, 1.0, 1.0])
-        common = _common_area(hull_C4[a_K], hull_C4[b_K])
+        common = paired_common_area(hull_C4[a_K], hull_C4[b_K])
         largest = np.minimum(1.0, common / np.maximum(self._least_area_N[a_K], self._least_area_N[b_K]))
         return largest * _extent_iou(self._tubes, self._tubes, a_K, b_K, 1)
 

@@ -29,8 +29,9 @@ from vjepa_loc.metrics._event_matching import ranked
 from vjepa_loc.metrics._queries import Queries, common_boxes, queries_of
 from vjepa_loc.metrics._ratios import Ratio, values_of
 from vjepa_loc.metrics._result import MetricResult, Thresholds, metric_key, not_applicable, threshold_names
-from vjepa_loc.overlap import paired_box_iou
-from vjepa_loc.scoring_input import EventTable, ScoringInput
+from vjepa_loc.metrics._tube_overlap import Tubes
+from vjepa_loc.overlap import paired_box_iou, paired_common_area
+from vjepa_loc.scoring_input import ScoringInput
 
 CONVENTIONS = {"": "AP over temporal IoU (frames +1) and over volume IoU, success at 0.05, boxes recovered at 0.5; as Ego4D VQ2D"}
 DEFAULT_THRESHOLDS: Thresholds = (0.25, (0.25, 0.5, 0.75, 0.95))
@@ -49,14 +50,15 @@ def compute(inputs: ScoringInput, convention: str = "", thresholds: Thresholds =
     prediction_C, truth_box_C, box_C = common_boxes(inputs, queries)
     truth_C4, box_C4 = inputs.truths.box_B4[truth_box_C], inputs.predictions.box_B4[box_C]
     num_predictions = len(inputs.predictions)
-    common_P = np.bincount(prediction_C, weights=_shared_areas(truth_C4, box_C4), minlength=num_predictions)
+    common_P = np.bincount(prediction_C, weights=paired_common_area(truth_C4, box_C4), minlength=num_predictions)
     recovered_P = np.bincount(
         prediction_C, weights=paired_box_iou(truth_C4, box_C4) >= RECOVERY_IOU, minlength=num_predictions
     )
     answers, truths = queries.answer_A, queries.truth_Q[queries.query_A]
-    volume_A = _volumes(inputs.truths)[truths] + _volumes(inputs.predictions)[answers] - common_P[answers]
+    truth_tubes, tubes = (Tubes.of(table, len(inputs.labels)) for table in (inputs.truths, inputs.predictions))
+    volume_A = truth_tubes.volume_N[truths] + tubes.volume_N[answers] - common_P[answers]
     volume_iou_A = common_P[answers] / volume_A
-    temporal_iou_A = _temporal_iou(_extents(inputs.truths)[truths], _extents(inputs.predictions)[answers])
+    temporal_iou_A = _temporal_iou(_extents(truth_tubes)[truths], _extents(tubes)[answers])
 
     levels_R = levels_of(entries)
     chosen = [name for name in ("0.25", "0.25:0.95") if name in entries] or list(entries)[:1]
@@ -112,27 +114,11 @@ def _ranking(inputs: ScoringInput, queries: Queries, iou_A: np.ndarray, levels_R
     )
 
 
-def _extents(events: EventTable) -> np.ndarray:
-    """First and last frame (N, 2) with a box; 0 and -1 without boxes."""
-    extent_N2 = np.tile([0.0, -1.0], (len(events), 1))
-    boxed_N = events.num_boxes_N > 0
-    extent_N2[boxed_N, 0] = events.frame_B[events.first_box_N1[:-1][boxed_N]]
-    extent_N2[boxed_N, 1] = events.frame_B[events.first_box_N1[1:][boxed_N] - 1]
-    return extent_N2
+def _extents(tubes: Tubes) -> np.ndarray:
+    return np.stack([tubes.first_N, tubes.last_N], axis=1)
 
 
 def _temporal_iou(a_N2: np.ndarray, b_N2: np.ndarray) -> np.ndarray:
     """IoU (N,) of frames from first to last, both included."""
     common_N = np.maximum(np.minimum(a_N2[:, 1], b_N2[:, 1]) - np.maximum(a_N2[:, 0], b_N2[:, 0]) + 1, 0)
     return common_N / ((a_N2[:, 1] - a_N2[:, 0] + 1) + (b_N2[:, 1] - b_N2[:, 0] + 1) - common_N)
-
-
-def _volumes(events: EventTable) -> np.ndarray:
-    """Areas of an event's boxes, summed (N,)."""
-    areas_B = (events.box_B4[:, 2:] - events.box_B4[:, :2]).prod(axis=1)
-    return np.bincount(events.owner_B, weights=areas_B, minlength=len(events))
-
-
-def _shared_areas(a_N4: np.ndarray, b_N4: np.ndarray) -> np.ndarray:
-    size_N2 = np.minimum(a_N4[:, 2:], b_N4[:, 2:]) - np.maximum(a_N4[:, :2], b_N4[:, :2])
-    return np.maximum(size_N2, 0).prod(axis=1)
