@@ -226,26 +226,31 @@ def _xml_name(video_id: str, number: int, taken: dict[str, str]) -> str:
 
 
 def _replace_folder(path: Path, texts: dict[str, str]) -> None:
-    """Write the files beside, then put the folder in the place of the one that is there."""
+    """Write the files beside, then put the folder in the place of the one that is there; of a link, the one behind it."""
     if path.exists() and not path.is_dir():
         raise DatasetError("expected the name of a folder, one XML file per video goes into it; a file is there")
-    for entry in sorted(path.iterdir()) if path.exists() else ():
+    folder = Path(os.path.realpath(path))
+    if folder == Path.cwd():
+        raise DatasetError("the folder is replaced as a whole, and this is the one that you are in; name another folder")
+    for entry in sorted(folder.iterdir()) if folder.exists() else ():
         if not _was_written_here(entry):
             raise DatasetError(f"the folder holds {entry.name!r}, which was not written here; name another folder")
-    beside = path.with_name(f".{uuid.uuid4().hex}.partial")
+    beside, old = (folder.with_name(f".{uuid.uuid4().hex}.partial") for _ in range(2))
     try:
         for name, text in texts.items():
             write_text(beside / name, text)
         beside.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            old = path.with_name(f".{uuid.uuid4().hex}.partial")
-            os.replace(path, old)
-            os.replace(beside, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(beside, path)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(beside, folder)
+    except OSError as error:
+        # Not the name that the folder had for a moment.
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
         shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _was_written_here(entry: Path) -> bool:

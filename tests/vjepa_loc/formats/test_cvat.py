@@ -1,6 +1,7 @@
 """CVAT files: tracks and attributes become events, events become tracks that CVAT shows as meant. Rules worked by hand."""
 
 import json
+import os
 import tracemalloc
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -450,6 +451,41 @@ def test_a_folder_is_replaced_only_where_all_of_it_was_written_here(tmp_path):
     (tmp_path / "taken").touch()
     with pytest.raises(DatasetError, match="taken: expected the name of a folder"):
         cvat.write(dataset, tmp_path / "taken")
+
+
+def small_dataset(video_id) -> Dataset:
+    return Dataset(["cat"], index_videos([Video(video_id, None, 25.0, 40, 100, 80)]), [Event(video_id, "cat", 1, 2)])
+
+
+def test_the_folder_behind_a_link_is_written_and_the_link_stays(tmp_path):
+    (tmp_path / "link").symlink_to("out")
+    for video_id in "ab":
+        cvat.write(small_dataset(video_id), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and sorted(os.listdir(tmp_path)) == ["link", "out"]
+    assert os.listdir(tmp_path / "out") == ["b.xml"]
+
+
+def test_the_folder_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match="^.: the folder is replaced as a whole, and this is the one that you are in"):
+        cvat.write(small_dataset("a"), ".")
+
+
+def test_a_folder_that_cannot_be_replaced_is_there_as_before(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    cvat.write(small_dataset("a"), out)
+    rename = os.replace
+
+    def no_second_time(source, target):
+        if Path(target) == out and "b.xml" in os.listdir(source):
+            raise OSError(5, "Input/output error", source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", no_second_time)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        cvat.write(small_dataset("b"), out)
+    assert caught.value.filename == str(out)
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(out) == ["a.xml"]
 
 
 def test_names_without_a_form_in_xml_are_refused_as_labels_and_kept_as_ids(tmp_path):
