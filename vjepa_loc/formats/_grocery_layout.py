@@ -45,7 +45,8 @@ def find_sources(root: Path, account: Account) -> list[VideoSource]:
     Raises `MissingFileError` without the folder, `DatasetError` where it holds no video or one has two sources.
     """
     if not root.is_dir():
-        raise MissingFileError(f"{root}: expected a folder of videos, each with frames/ and anns/; it does not exist")
+        got = "a file is there" if root.exists() else "it does not exist"
+        raise MissingFileError(f"{root}: expected a folder of videos, each with frames/ and anns/; {got}")
     root = root.absolute()
     sources = []
     tops = [child for child in _sub_folders(root) if child.name.lower() in SPLIT_OF_FOLDER]

@@ -111,7 +111,10 @@ def _observations(path: Path, account: Account) -> tuple[list[str], list[Observa
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: expected UTF-8 text, got byte 0x{data[error.start]:02x} at {error.start}") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DatasetError(
+            f"{path}, line {line}: expected UTF-8 text, got byte 0x{data[error.start]:02x}; save the file as UTF-8"
+        ) from None
     if text.lstrip()[:1] not in ("{", "["):
         return [], read_table(path, text, account)
     document = load_object(path, "")

@@ -305,7 +305,8 @@ def test_a_tree_without_events_is_read(tmp_path):
 @pytest.mark.parametrize("name", ["none", "a_file"])
 def test_no_folder_is_named(tmp_path, name):
     (tmp_path / "a_file").touch()
-    with pytest.raises(MissingFileError, match=f"{name}: expected a folder of videos, each with frames/ and anns/"):
+    found = {"none": "it does not exist", "a_file": "a file is there"}[name]
+    with pytest.raises(MissingFileError, match=f"{name}: expected a folder of videos, each with frames/ and anns/; {found}"):
         grocery.read(tmp_path / name)
 
 
