@@ -23,8 +23,8 @@ VidSTG (antoyang/TubeDETR, datasets/vidstg_eval.py); both are ranked and matched
 rules for hidden frames and for truth without boxes.
 
 Frames without a box inside an extent stop the official scripts of `act` and `multisports`; here the mean is over the
-frames on which both have a box, and is 0 without any. Truth without boxes is no truth here; a prediction without boxes
-is false.
+frames on which both have a box, and is 0 without any. Truth without boxes is no truth here. A prediction without boxes
+is no tube in `act` and `multisports`, whose files cannot hold one, and does not count; in `volume` and `viou` it is false.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ CONVENTIONS = {
 DEFAULT_THRESHOLDS: Thresholds = (0.2, 0.5, 0.75, steps(0.05, 0.05, 0.45), steps(0.1, 0.1, 0.9), steps(0.5, 0.05, 0.95))
 
 ACT_SUPPRESSION = 0.3
+
+_TOOLS_OF_TUBES_ALONE = ("act", "multisports")
+"""Their files cannot hold a prediction without boxes."""
 
 
 def compute(
@@ -83,7 +86,12 @@ def compute(
     found_NR = found_by_order(order_N, found, truth, similarity_K, levels_R, _MATCHES[convention])
     if convention == "act":
         order_N = order_N[kept_N[order_N]]
+    bare_N = predictions.num_boxes_N == 0
+    if convention in _TOOLS_OF_TUBES_ALONE:
+        order_N = order_N[~bare_N[order_N]]
     labels, notes = _scored_labels(key, inputs, convention, boxed_N)
+    if convention in _TOOLS_OF_TUBES_ALONE and bare_N.any():
+        notes.append(f"{key}: {int(bare_N.sum())} predictions have no box and do not count")
     return mean_average_precision(
         key,
         inputs,

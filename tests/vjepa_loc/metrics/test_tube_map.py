@@ -210,11 +210,13 @@ def test_labels_that_multisports_does_not_evaluate():
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_truth_without_boxes_is_no_truth_and_predictions_without_boxes_are_false(convention):
+def test_truth_without_boxes_is_no_truth_and_a_prediction_without_boxes_is_false_where_the_tool_can_hold_one(convention):
     result = compute(convention, [tube(0, 10), bare(20, 30)], [bare(0, 10, 0.9), tube(0, 10, 0.8), tube(20, 30, 0.7)])
-    expected = {"act": (0 + 1 / 2) / 2}.get(convention, 1 / 2)
-    assert result.values == pytest.approx({f"tube_map[{convention}]/map@0.50": expected})
-    assert result.notes == [f"tube_map[{convention}]: label 'take' has 1 truth events without boxes; they are left out"]
+    left_out = convention in ("act", "multisports")
+    assert result.values == pytest.approx({f"tube_map[{convention}]/map@0.50": 1 if left_out else 1 / 2})
+    truth_note = f"tube_map[{convention}]: label 'take' has 1 truth events without boxes; they are left out"
+    prediction_note = f"tube_map[{convention}]: 1 predictions have no box and do not count"
+    assert result.notes == [truth_note, *([prediction_note] if left_out else [])]
     assert compute(convention, [bare(0, 10)], []).inapplicable == "none of the 1 truth events has a box"
 
 
@@ -311,6 +313,8 @@ def loop_average_precision(convention, truths, answers, threshold):
                 kept.append(answer)
     else:
         kept = sorted(answers, key=lambda answer: -answer.score)
+    if convention in ("act", "multisports"):
+        kept = [answer for answer in kept if answer.num_boxes]
     taken, found = set(), []
     for answer in kept:
         ranked = sorted(
