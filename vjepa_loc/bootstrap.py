@@ -20,6 +20,9 @@ from vjepa_loc.errors import ConfigError
 # The two ends of 95%.
 PERCENTILES = 2.5, 97.5
 
+# Every resample of every figure is held at once; more would say nothing new about an interval.
+MOST_RESAMPLES = 100_000
+
 
 class Interval(NamedTuple):
     """A percentile interval, both ends included."""
@@ -41,7 +44,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How often videos are drawn, and from which seed; 0 resamples are no intervals. Raises ConfigError for less than 0."""
+    """How often videos are drawn, and from which seed; 0 resamples are no intervals. Raises ConfigError for less than 0, and for more resamples than `MOST_RESAMPLES`."""
 
     resamples: int = 1000
     seed: int = 0
@@ -50,17 +53,20 @@ class Bootstrap:
         for flag, value in (("--bootstrap", self.resamples), ("--seed", self.seed)):
             if value < 0:
                 raise ConfigError(f"{flag}: expected 0 or more, got {value}")
+        if self.resamples > MOST_RESAMPLES:
+            raise ConfigError(f"--bootstrap: expected at most {MOST_RESAMPLES}, got {self.resamples}; 1000 are usual")
 
     def weights(self, num_videos: int) -> np.ndarray:
-        """How often each video is drawn in each resample, (W, V), the same for the same seed; W is 0 where one video is all."""
-        resamples = self.resamples if num_videos > 1 else 0
-        even_V = np.full(num_videos, 1 / max(num_videos, 1))
-        return np.random.default_rng(self.seed).multinomial(num_videos, even_V, size=resamples)
+        """How often each video is drawn in each resample, (W, V), the same for the same seed; W is 0 for fewer than two videos."""
+        if num_videos < 2:
+            return np.empty((0, num_videos), dtype=np.int64)
+        even_V = np.full(num_videos, 1 / num_videos)
+        return np.random.default_rng(self.seed).multinomial(num_videos, even_V, size=self.resamples)
 
     def missing_note(self, num_videos: int) -> str | None:
         """Why there are no intervals although they are asked for."""
         if self.resamples and num_videos < 2:
-            return "no intervals: they come from drawing videos again, and there is one video"
+            return f"no intervals: they come from drawing videos again, and there is {'one video' if num_videos else 'no video'}"
         return None
 
 

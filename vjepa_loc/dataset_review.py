@@ -108,10 +108,11 @@ def _events(dataset: Dataset) -> Iterator[Finding]:
                 f"{name}: {event.start_frame:g} to {event.end_frame:g} lies between the middles of two frames",
             )
         elif 0 < event.num_boxes < stop - first:
-            gaps = np.setdiff1d(np.arange(first, stop), event.box_frames_K)
+            unbroken = event.box_frames_K == first + np.arange(event.num_boxes)
             yield Finding(
                 WARNING, "event with boxes on some frames only",
-                f"{name}: {len(gaps)} of {stop - first} frames have none, the first is {gaps[0]}; they count as hidden",
+                f"{name}: {stop - first - event.num_boxes} of {stop - first} frames have none, the first is "
+                f"{first + int(unbroken.sum())}; they count as hidden",
             )
         same = (event.video_id, event.label, event.start_frame, event.end_frame, event.boxes_K4.tobytes(), event.box_frames_K.tobytes())
         if first_of.setdefault(same, name) != name:

@@ -184,7 +184,7 @@ def _overlap_rows(parts: Sequence[_Part]) -> tuple[tuple[Cell, ...], ...]:
         for label in dict.fromkeys(event.label for event in part.events):
             same += int(overlapping([event for event in part.events if event.label == label])[0].sum())
         frames = _sum(video.num_frames for video in part.videos)
-        share = None if frames is None else _covered_frames(part.events) / frames
+        share = _covered_frames(part.events) / frames if frames else None
         rows.append((part.name, len(part.events), int(overlaps_N.sum()), same, most, share))
     return tuple(rows)
 

@@ -16,6 +16,10 @@ from vjepa_loc.errors import DatasetError
 from vjepa_loc.events import Event
 
 
+END_LIMIT = 2**40
+"""No event ends so late: metrics number events and frames together in 64 bits."""
+
+
 @dataclass(frozen=True, eq=False)
 class EventTable:
     """N events in the order of their file, as columns.
@@ -110,7 +114,8 @@ class ScoringInput:
     ) -> ScoringInput:
         """The truth of `video_ids` (default: every video) beside the predictions there, both in file order.
 
-        Raises UnknownNameError for a video that is not in the dataset, DatasetError for a prediction without a score.
+        Raises UnknownNameError for a video that is not in the dataset, DatasetError for a prediction without a score
+        and for an event that ends at frame `END_LIMIT` or later.
         """
         wanted = tuple(dict.fromkeys(dataset.videos if video_ids is None else video_ids))
         for video_id in wanted:
@@ -121,6 +126,7 @@ class ScoringInput:
                     f"predictions[{position}] ({event.label!r} in video {event.video_id!r}): expected a score, got "
                     "none; metrics rank predictions by it"
                 )
+        _check_ends(dataset.events, predictions)
         video_index = {video_id: index for index, video_id in enumerate(wanted)}
         label_index = {label: index for index, label in enumerate(dataset.labels)}
         inside = [event for event in predictions if event.video_id in video_index]
@@ -144,6 +150,16 @@ class ScoringInput:
     def with_truths(self, truths: EventTable) -> ScoringInput:
         """The same predictions beside other truth."""
         return replace(self, truths=truths)
+
+
+def _check_ends(truths: Sequence[Event], predictions: Sequence[Event]) -> None:
+    for what, events in (("truth", truths), ("prediction", predictions)):
+        for event in events:
+            if event.end_frame >= END_LIMIT:
+                raise DatasetError(
+                    f"{what} {event.label!r} in video {event.video_id!r} from {event.start_frame:g}: expected an end before "
+                    f"frame {END_LIMIT}, got {event.end_frame:g}; are these nanoseconds? Frames are numbered 0, 1, 2, ..."
+                )
 
 
 def _table(events: Sequence[Event], video_index: Mapping[str, int], label_index: Mapping[str, int]) -> EventTable:

@@ -16,6 +16,7 @@ def test_a_resample_has_as_many_videos_as_there_are_and_a_seed_draws_the_same():
 def test_one_video_is_not_resampled_and_a_note_says_so():
     assert Bootstrap(500).weights(1).shape == (0, 1)
     assert "there is one video" in Bootstrap(500).missing_note(1)
+    assert Bootstrap(500).weights(0).shape == (0, 0)
     assert Bootstrap(500).missing_note(2) is None and Bootstrap(0).missing_note(1) is None
 
 

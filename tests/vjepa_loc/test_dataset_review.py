@@ -76,6 +76,9 @@ def test_events_without_frames_with_gaps_and_twice():
     gap = boxed(0, 3, [[0, 0, 10, 10], [0, 0, 10, 10]], frames=[0, 2])
     (finding,) = review(dataset([V], [gap]))
     assert finding.text.endswith("1 of 3 frames have none, the first is 1; they count as hidden")
+    # Looked at box by box: nothing grows with the frames that an event states.
+    (finding,) = review(dataset([Video("v")], [boxed(0, 2**40, [[0, 0, 10, 10], [0, 0, 10, 10]], frames=[0, 1])]))
+    assert f"{2**40 - 2} of {2**40} frames have none, the first is 2;" in finding.text
     (finding,) = review(dataset([V], [GOOD, GOOD.replace(id="e")]))
     assert finding.kind == "event that stands twice" and finding.text.startswith("events[1] ('e') of 'v' equals events[0]")
     assert found([V], [GOOD, boxed(0, 2, [[0, 0, 10, 10], [1, 1, 11, 12]])]) == []

@@ -35,6 +35,10 @@ def test_counts_by_hand():
     assert labels == {"take": {"train": 2, "val": 1, "all": 3}, "return": {"train": 1, "val": 0, "all": 1}}
 
 
+def test_a_dataset_without_videos_has_no_shares():
+    assert rows(dataset_stats(Dataset(("take",), {})), "Overlaps of events")["all"]["share of frames with an event"] is None
+
+
 def test_what_a_video_does_not_state_is_left_empty():
     counts = rows(dataset_stats(Dataset(("take",), {"a": Video("a")})), "Counts")
     assert counts["frames"] == {"(no split)": None} and counts["seconds"] == {"(no split)": None}

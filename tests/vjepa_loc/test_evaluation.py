@@ -191,6 +191,14 @@ def test_a_comparison_is_paired(dataset, predictions):
     assert without.tables()[1].columns == ("figure", "here", "there", "difference")
 
 
+def test_differences_stand_in_the_order_of_the_figures_and_undefined_ones_are_named(dataset, predictions):
+    evaluation = evaluate(dataset, "val", predictions, ["tal", "spotting"], "0.25,0.5,0.75", against=OtherPredictions("o", []))
+    first, differences = evaluation.tables()[:2]
+    compared = [row[0] for row in differences.rows]
+    assert compared == [row[0] for row in first.rows if row[0] in compared] and "tal/map@0.25" in compared
+    assert "o: no difference for figures that are undefined there: spotting/start_error_frames, spotting/end_error_frames" in evaluation.notes
+
+
 @pytest.mark.parametrize("with_truth", [True, False])
 @pytest.mark.parametrize("with_predictions", [True, False])
 def test_all_metrics_give_files_also_where_there_is_nothing(dataset, predictions, tmp_path, with_truth, with_predictions):
@@ -199,6 +207,12 @@ def test_all_metrics_give_files_also_where_there_is_nothing(dataset, predictions
     evaluation = evaluate(truth, "val", found, ["all"], bootstrap=Bootstrap(20), against=OtherPredictions("o", predictions))
     content = json.loads(evaluation.write(tmp_path).metrics.read_text())
     assert set(content["intervals"]) <= set(content["metrics"]) and "NaN" not in (tmp_path / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize("nothing", [Dataset(("take",), {}), Dataset((), {"v0": Video("v0")})], ids=["no videos", "no labels"])
+def test_all_metrics_give_files_also_without_videos_and_without_labels(nothing, tmp_path):
+    content = json.loads(evaluate(nothing, "all", [], ["all"]).write(tmp_path).metrics.read_text())
+    assert content["metrics"]["tal/map@0.50"] == 0 and content["intervals"] == {}
 
 
 def test_what_metrics_say_in_the_same_words_stands_once(dataset):
@@ -227,6 +241,8 @@ def test_unknown_names_are_refused_with_what_there_is(dataset):
         evaluate(dataset, "val", [], missing_videos=["v2"])
     with pytest.raises(ConfigError, match="expected at least one of: .*all; got none"):
         evaluate(dataset, "val", [], [])
+    with pytest.raises(DatasetError, match=r"in video 'v1' .*: expected an end before frame 1099511627776, got 1.7e\+18; are these nanoseconds"):
+        evaluate(dataset, "val", [event("v0", 0, 10, 0.9), Event("v1", "take", 0, 1.7e18, score=0.9)])
     with pytest.raises(DatasetError, match="expected a score, got none"):
         evaluate(dataset, "val", [event("v0", 0, 10)])
 

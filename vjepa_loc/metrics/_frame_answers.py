@@ -29,7 +29,8 @@ def answers_by_label(
     num_truths_LV = np.bincount(truths.label_N * num_videos + truths.video_N, minlength=num_labels * num_videos)
     num_truths_LV = num_truths_LV.reshape(num_labels, num_videos)
     by_label = np.argsort(ranked.label_N, kind="stable")
-    parts = np.split(by_label, np.searchsorted(ranked.label_N[by_label], np.arange(1, num_labels)))
+    ends = np.searchsorted(ranked.label_N[by_label], np.arange(num_labels + 1))
+    parts = [by_label[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
     return {
         name: RankedAnswers(
             ranked.video_N[own], true_DR[own], num_truths_V, None if ignored_DR is None else ignored_DR[own]
