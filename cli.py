@@ -15,7 +15,7 @@ from features import dataset_commands, store_copy_commands
 from features.options import (
     DatasetOption, EncoderOption, JsonOption, OnMismatchOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
 )
-from features.terminal import count_bar, error_console, print_json, print_table, say
+from features.terminal import count_bar, error_console, print_json, print_table, say, table_width
 from features.termination import ends_on_sigterm
 from vjepa_loc.errors import ConfigError, VjepaLocError
 from vjepa_loc.workspace import read_workspace
@@ -135,6 +135,8 @@ def evaluate(
     from vjepa_loc.evaluation import evaluate as score
     from vjepa_loc.metric_names import check_metrics
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: expected a folder, or a name that is free, got a file")
     names, bootstrap = metrics or ["tal", "stal"], Bootstrap(resamples, seed)
     check_metrics(names, iou)
     if predictions is not None and run is not None:
@@ -170,7 +172,7 @@ def evaluate(
         print_json(evaluation.to_dict() | {"report": None if files is None else str(files.report)})
         return
     for table in evaluation.tables():
-        for part in table.shortened(TABLE_ROWS).fitted(TABLE_WIDTH):
+        for part in table.shortened(TABLE_ROWS).fitted(table_width(TABLE_WIDTH)):
             print_table(part.title, part.columns, part.texts())
     for note in evaluation.notes:
         print(note)

@@ -43,6 +43,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     console.print(table)
 
 
+def table_width(most: int) -> int:
+    """How many characters a table may take: those of the terminal, and `most` where there is more room or no terminal."""
+    console = Console()
+    return min(most, console.width) if console.is_terminal else most
+
+
 @contextmanager
 def count_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error for work that calls back with (number done, number in all)."""

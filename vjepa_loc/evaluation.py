@@ -217,7 +217,7 @@ def evaluate(
         other_inputs = ScoringInput.of(dataset, against.events, video_ids, seams)
         other = {name: result for name, (_, result) in compute_metrics(other_inputs, metrics, thresholds).items()}
         comparison = compare(against.name, applicable, other, resampled, weights_WV)
-        notes += _notes_of_other(against, {name: other[name] for name in applicable}, other_inputs.num_elsewhere)
+        notes += _notes_of_other(against, applicable, other, other_inputs.num_elsewhere)
     intervals = intervals_of(resampled)
     own_notes = bootstrap.missing_note(len(video_ids)), undefined_note(resampled), outside_note(figures_of(applicable), intervals)
     notes += [note for note in own_notes if note is not None]
@@ -268,8 +268,13 @@ def compare(
     return Comparison(name, other_figures, differences)
 
 
-def _notes_of_other(against: OtherPredictions, results: Mapping[str, MetricResult], num_elsewhere: int) -> list[str]:
-    notes = [f"{name} does not apply: {result.inapplicable}" for name, result in results.items() if result.inapplicable is not None]
+def _notes_of_other(
+    against: OtherPredictions, results: Mapping[str, MetricResult], others: Mapping[str, MetricResult], num_elsewhere: int
+) -> list[str]:
+    notes = [f"{name} does not apply: {others[name].inapplicable}" for name in results if others[name].inapplicable is not None]
+    comparable = {name: result for name, result in results.items() if others[name].inapplicable is None}
+    if undefined := [key for name, result in comparable.items() for key in result.headline if key not in others[name].values]:
+        notes.append(f"no difference for figures that are undefined there: {', '.join(undefined)}")
     if against.missing_videos:
         notes.append(f"not in its store, their events count as missed: {', '.join(against.missing_videos)}")
     if num_elsewhere:

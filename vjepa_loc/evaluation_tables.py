@@ -26,7 +26,7 @@ _LOW, _HIGH = "95% \nlow", "95% \nhigh"
 def shown_tables(evaluation: Evaluation) -> list[ResultTable]:
     """The figures for people: the main ones with intervals, all by threshold, the others, per class, counts, what does not apply."""
     first = list(evaluation.metrics) if len(evaluation.metrics) <= FEW_FIGURES else _headline(evaluation)
-    tables = [_headline_table(evaluation, first), _difference_table(evaluation)]
+    tables = [_headline_table(evaluation, first), _difference_table(evaluation, first)]
     if len(first) < len(evaluation.metrics):
         by_threshold = _threshold_table(evaluation)
         in_matrix = {key for key in evaluation.metrics if _place(key)[0] in {row[0] for row in by_threshold.rows}}
@@ -87,15 +87,16 @@ def _figure_rows(evaluation: Evaluation, keys: Sequence[str]) -> tuple[tuple[str
     return (*columns, *map(_broken, evaluation.baselines)), tuple(rows)
 
 
-def _difference_table(evaluation: Evaluation) -> ResultTable:
-    """The comparison with other predictions; a star where the interval of the difference lies on one side of 0."""
+def _difference_table(evaluation: Evaluation, keys: Sequence[str]) -> ResultTable:
+    """The comparison with other predictions, in the order of `keys`; a star where the interval of the difference lies on one side of 0."""
     against = evaluation.against
     if against is None:
         return ResultTable("", (), ())
     with_intervals = any(found.interval for found in against.differences.values())
     columns = ["figure", "here", "there", "difference", *([_LOW, _HIGH, "not 0"] if with_intervals else [])]
     rows = []
-    for key, found in against.differences.items():
+    for key in (key for key in keys if key in against.differences):
+        found = against.differences[key]
         row = [key, evaluation.metrics[key], against.metrics[key], found.difference]
         if with_intervals:
             low, high = found.interval or (None, None)

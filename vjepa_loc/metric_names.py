@@ -12,6 +12,9 @@ from vjepa_loc.scoring_input import ScoringInput
 METRICS_PACKAGE = "vjepa_loc.metrics"
 ALL_METRICS = "all"
 
+# A step so small that a range has more thresholds is a slip; each of them costs time and memory.
+MOST_STEPS = 1000
+
 
 def check_metrics(names: Sequence[str], iou: str | None = None) -> None:
     """Raise what `evaluate` would for wrong names or thresholds, before anything is read or predicted."""
@@ -42,6 +45,8 @@ def _parse_iou_entry(entry: str) -> float | tuple[float, ...]:
     if len(numbers) == 1:
         return numbers[0]
     start, step, end = numbers
+    if (end - start) / step > MOST_STEPS:
+        raise ConfigError(f"--iou: expected a range of at most {MOST_STEPS} steps, got {entry!r}; choose a larger step")
     num_steps = round((end - start) / step)
     if num_steps < 1 or abs(start + num_steps * step - end) > 1e-9:
         raise wrong
