@@ -11,7 +11,7 @@ from vjepa_loc.metrics._average_precision import coco_curve, levels_of, mean_ave
 from vjepa_loc.metrics._frame_answers import answers_by_label, answers_with_truth
 from vjepa_loc.metrics._frame_boxes import FrameBoxes, Pairs, overlapping_pairs, sized_edges
 from vjepa_loc.metrics._free_truths import match_pairs
-from vjepa_loc.metrics._result import MetricResult
+from vjepa_loc.metrics._result import MetricResult, linearly_spaced
 from vjepa_loc.scoring_input import ScoringInput
 
 MAX_DETECTIONS = (1, 10, 100)
@@ -35,7 +35,7 @@ def compute(
     notes: list[str],
 ) -> MetricResult:
     """Figures at `entries`, as `threshold_names` gives them; parts by size and recalls where `BY_SIZE` is among them."""
-    entries = {name: _spaced(values) for name, values in entries.items()}
+    entries = {name: linearly_spaced(values) for name, values in entries.items()}
     levels_R = levels_of(entries)
     ranked = detections.take(np.lexsort((detections.image_N, -detections.score_N)))
     place_D = ranked.place_in_group()
@@ -113,9 +113,3 @@ def _add(result: MetricResult, values, per_class) -> None:
     result.values.update(values)
     for label, figures in per_class.items():
         result.per_class.setdefault(label, {}).update(figures)
-
-
-def _spaced(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Evenly spaced thresholds as numpy's linspace gives them, unrounded; others as they are."""
-    spaced = np.linspace(values[0], values[-1], len(values))
-    return tuple(spaced.tolist()) if np.allclose(spaced, values, rtol=0, atol=1e-9) else values

@@ -116,5 +116,12 @@ def added_up(values: tuple[float, ...]) -> tuple[float, ...]:
     return added if np.allclose(added, values, rtol=0, atol=1e-9) else values
 
 
+def linearly_spaced(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Evenly spaced thresholds as numpy's linspace gives them, unrounded: how ActivityNet and pycocotools compute
+    theirs. 0.30000000000000004 is the third of nine from 0.1 to 0.9. Others as they are."""
+    spaced = np.linspace(values[0], values[-1], len(values))
+    return tuple(spaced.tolist()) if np.allclose(spaced, values, rtol=0, atol=1e-9) else values
+
+
 def threshold_text(value: float) -> str:
     return f"{value:.2f}" if round(value, 2) == value else repr(value)

@@ -9,14 +9,14 @@ The classes are, as there, those of the dataset that have truth in the evaluated
 counts 0. The official script stops with an error at a predicted label without truth; here, as in OpenTAD, such
 predictions are left out, and the notes count them. Both tools sort with an unstable sort and reverse it: among equal
 scores the order here is the file's, and of truths that a prediction overlaps equally the last in the file is tried
-first, as there where they are few. The range 0.50:0.95 has the floats of the official default,
-numpy.linspace(0.5, 0.95, 10).
+first, as there where they are few. A range has the floats of numpy.linspace, which makes the official default: that
+from 0.1 to 0.9 holds 0.30000000000000004, which an overlap of exactly 3/10 does not reach.
 
 `tal[drop]` is sming256/OpenTAD, opentad/evaluations/mAP.py (after ActionFormer): a truth is dropped when an earlier
 one of its video and label, itself not dropped, starts and ends within a millisecond of it (within 1/1000 frame in a
-video without fps). Thresholds are as written, as in its configurations. Its recall@k is, per class, the share of truths
-that any of the first k * n predictions by score reaches with IoU >= threshold, n being the truths of that class in
-that video; one prediction may find several truths. The figure is the mean over the classes.
+video without fps). Its recall@k is, per class, the share of truths that any of the first k * n predictions by score
+reaches with IoU >= threshold, n being the truths of that class in that video; one prediction may find several truths.
+The figure is the mean over the classes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from vjepa_loc.metrics._result import (
     GROCERY_VISION_THRESHOLDS,
     MetricResult,
     Thresholds,
+    linearly_spaced,
     metric_key,
-    steps,
     threshold_names,
     together,
 )
@@ -58,10 +58,8 @@ def compute(
 ) -> MetricResult:
     """`tal/map@...` of the scored events, with `tal[drop]/recall@...@k` beside it. Raises ConfigError for wrong thresholds."""
     key = metric_key("tal", convention)
-    entries = threshold_names(thresholds)
+    entries = {name: linearly_spaced(values) for name, values in threshold_names(thresholds).items()}
     if convention != "drop":
-        official = {steps(0.5, 0.05, 0.95): tuple(np.linspace(0.5, 0.95, 10).tolist())}
-        entries = {name: official.get(values, values) for name, values in entries.items()}
         return span_precision(key, inputs, entries, span_pairs(inputs, levels_of(entries)[0]))
     kept_N = first_of_repeated(inputs)
     num_dropped = int((~kept_N).sum())

@@ -8,6 +8,7 @@ from vjepa_loc.dataset import Dataset, Video, read_dataset, read_predictions
 from vjepa_loc.errors import DatasetError, UnknownNameError
 from vjepa_loc.events import Event
 from vjepa_loc.metrics import _span_pairs, tal
+from vjepa_loc.metrics._result import steps
 from vjepa_loc.scoring_input import ScoringInput
 
 REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "data" / "reference_scores" / "jhmdb_mix_a"
@@ -96,6 +97,17 @@ def test_the_range_is_the_mean_over_its_thresholds():
     # IoU 0.75 passes six of the ten thresholds.
     result = tal.compute(ScoringInput.of(dataset(event(0, 20)), [event(0, 15, 0.9)], ["v"]))
     assert result.values["tal/map@0.50:0.95"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("convention", tal.CONVENTIONS)
+def test_a_range_has_the_floats_of_linspace(convention):
+    thresholds = [0.3, steps(0.1, 0.1, 0.9), steps(0.3, 0.1, 0.7)]
+    inputs = ScoringInput.of(dataset(event(0, 10)), [event(0, 3, 0.9)], ["v"])
+    values = tal.compute(inputs, convention, thresholds).values
+    key = f"tal[{convention}]" if convention else "tal"
+    # Exactly 3/10 is less than 0.30000000000000004, the third of the nine.
+    found = [values[f"{key}/map@{name}"] for name in ("0.30", "0.10:0.90", "0.30:0.70")]
+    assert found == pytest.approx([1, 2 / 9, 1 / 5])
 
 
 def test_only_the_given_videos_count():
@@ -213,10 +225,10 @@ def test_repeated_truths_are_dropped_before_recall_counts_them():
 def test_the_range_of_the_official_default_has_its_floats():
     # The overlap is 0.9 less a last bit, which is a float of numpy.linspace(0.5, 0.95, 10) too.
     truth, prediction = event(0, 1), event(0, 0.8999999999999999, 0.5)
-    result = tal.compute(ScoringInput.of(dataset(truth), [prediction]), thresholds=[0.9, tal.steps(0.5, 0.05, 0.95)])
+    result = tal.compute(ScoringInput.of(dataset(truth), [prediction]), thresholds=[0.9, steps(0.5, 0.05, 0.95)])
     assert result.values["tal/map@0.90"] == 0 and result.values["tal/map@0.50:0.95"] == pytest.approx(0.9)
-    values = dropped(dataset(truth), [prediction], [0.9, tal.steps(0.5, 0.05, 0.95)]).values
-    assert values["tal[drop]/map@0.50:0.95"] == pytest.approx(0.8)
+    values = dropped(dataset(truth), [prediction], [0.9, steps(0.5, 0.05, 0.95)]).values
+    assert values["tal[drop]/map@0.90"] == 0 and values["tal[drop]/map@0.50:0.95"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("chunk", [3, 4_000_000])
