@@ -115,6 +115,16 @@ def test_foreign_formats_keep_an_account(name, tmp_path):
     assert reading["format"] == name and reading["counts"]["videos"] == 3 and reading["counts"]["events"] == 6
 
 
+@pytest.mark.parametrize("name", sorted(set(formats_with("write")) - {"native"}))
+def test_what_a_dataset_says_of_itself_is_kept_or_counted(name, tmp_path):
+    module = load_plugin(PACKAGE, name, "format")
+    dataset = make_dataset(tmp_path, truth())
+    dataset = Dataset(dataset.labels, dataset.videos, dataset.events, extra={"licence": "CC0"})
+    account = module.write(dataset, tmp_path / "file")
+    kept = module.read(tmp_path / "file").extra.get("licence") == "CC0"
+    assert account.counts["dataset_fields_left_out"] == (not kept)
+
+
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"native"}))
 def test_the_docstring_says_which_frame_is_which(name):
     assert "frame" in load_plugin(PACKAGE, name, "format").__doc__.lower()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from vjepa_loc.dataset import Dataset, Video
+from vjepa_loc.dataset import FPS_NOMINAL_KEY, Dataset, Video
 from vjepa_loc.errors import DatasetError
 from vjepa_loc.events import Event, check_name, finite_number
 from vjepa_loc.formats._boris_table import Coding, Media, Observation
@@ -23,6 +23,9 @@ VIDEO_VARIABLES = ("split", "group", "label", "num_frames", "width", "height")
 
 KEPT_EXTRA = ("subject", "modifiers", "comment", "comment_stop")
 """What a coding holds of an event's `extra`."""
+
+KEPT_VIDEO_EXTRA = (FPS_NOMINAL_KEY, "media_file", "duration_s")
+"""What a project holds of a video's `extra`: whether its fps is an assumed one, the media file, and its length."""
 
 _DATE = "1970-01-01T00:00:00"
 _PLAYERS = 8
@@ -165,9 +168,13 @@ def _codings_of(video: Video, events: Sequence[Event], account: Account) -> list
 
 
 def _observation_entry(video: Video, codings: list[list]) -> dict:
-    path = video.id if video.file is None else str(video.file)
+    path = str(video.file or _extra_of(video, "media_file", str) or video.id)
     variables = {name: str(getattr(video, name)) for name in VIDEO_VARIABLES if getattr(video, name) is not None}
-    lengths = {} if video.num_frames is None else {path: float(nominal_frames_to_seconds(video.num_frames, video.fps))}
+    if video.fps_nominal:
+        variables[FPS_NOMINAL_KEY] = "True"
+    seconds = _extra_of(video, "duration_s", (int, float))
+    if video.num_frames is not None:
+        seconds = float(nominal_frames_to_seconds(video.num_frames, video.fps))
     return {
         "file": {str(player): [path] if player == 1 else [] for player in range(1, _PLAYERS + 1)},
         "type": "MEDIA",
@@ -181,13 +188,18 @@ def _observation_entry(video: Video, codings: list[list]) -> dict:
         "visualize_waveform": False,
         "close_behaviors_between_videos": False,
         "media_info": {
-            "length": lengths,
+            "length": {} if seconds is None else {path: seconds},
             "fps": {path: video.fps},
             "hasVideo": {path: True},
             "hasAudio": {path: False},
             "offset": {"1": 0.0},
         },
     }
+
+
+def _extra_of(video: Video, key: str, kind):
+    value = video.extra.get(key)
+    return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
 
 def _behavior_entry(label: str) -> dict:

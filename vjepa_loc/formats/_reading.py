@@ -58,6 +58,13 @@ class Account:
         """Count one thing as `<kind>_left_out`, and keep the first reasons."""
         self.count(f"{kind}_left_out", reason)
 
+    def leave_out_dataset_fields(self, extra: dict) -> None:
+        """Count what a dataset says beyond its labels, videos and events, where a format has no place for it."""
+        for key in extra:
+            # The account of an earlier reading is about another file.
+            if key != "reading":
+                self.left_out("dataset_fields", f"{key!r} has no place in files of this format")
+
     def cut(self, kind: str, reason: str) -> None:
         """Count one thing as `<kind>_cut`, and keep the first reasons."""
         self.count(f"{kind}_cut", reason)

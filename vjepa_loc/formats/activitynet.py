@@ -32,7 +32,7 @@ _FILE_PREFIXES = ("", "v_")
 _FILE_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 _ENTRY_KEYS = ("subset", "fps", "annotations")
 _ANNOTATION_KEYS = ("label", "segment")
-_LOST_VIDEO_FIELDS = ("width", "height", "group", "label")
+_LOST_VIDEO_FIELDS = ("file", "width", "height", "group", "label")
 _ROUNDING_FRAMES = 1e-6
 
 
@@ -78,6 +78,7 @@ def write(dataset: Dataset, path: Path | str) -> Account:
     account = Account("activitynet")
     account.counts.update(videos=len(dataset.videos), events=len(dataset.events))
     _count_lost(dataset.events, account)
+    account.leave_out_dataset_fields(dataset.extra)
     for video in dataset.videos.values():
         for name in _LOST_VIDEO_FIELDS:
             if getattr(video, name) is not None:

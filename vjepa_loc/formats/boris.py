@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from vjepa_loc.dataset import FPS_NOMINAL_KEY, Dataset, Video, index_videos
 from vjepa_loc.errors import DatasetError, MissingFileError, VideoError
 from vjepa_loc.events import Event
-from vjepa_loc.formats._boris_project import KEPT_EXTRA, VIDEO_VARIABLES, project_of, read_project
+from vjepa_loc.formats._boris_project import KEPT_EXTRA, KEPT_VIDEO_EXTRA, VIDEO_VARIABLES, project_of, read_project
 from vjepa_loc.formats._boris_table import Coding, Media, Observation, number_of, read_table
 from vjepa_loc.formats._json_file import dump_entries, load_object, located
 from vjepa_loc.formats._reading import Account, Probed, ask
@@ -92,6 +92,11 @@ def write(dataset: Dataset, path: Path | str) -> Account:
         others = [key for key in event.extra if key not in KEPT_EXTRA]
         if others:
             account.left_out("extras", f"{others[0]!r} of {event.label!r} in {event.video_id!r}")
+    account.leave_out_dataset_fields(dataset.extra)
+    for video in dataset.videos.values():
+        for key in video.extra:
+            if key not in KEPT_VIDEO_EXTRA:
+                account.left_out("video_fields", f"{key!r} of {video.id!r} has no place in a project")
     account.counts.update(videos=len(dataset.videos), events=len(dataset.events))
     return account
 
@@ -176,6 +181,8 @@ def _build_video(clip: _Clip, account: Account) -> Video:
         fps = NOMINAL_FPS
         extra[FPS_NOMINAL_KEY] = True
         account.counts["videos_with_nominal_fps"] += 1
+    elif clip.probed.fps is None and clip.variables.get(FPS_NOMINAL_KEY) == "True":
+        extra[FPS_NOMINAL_KEY] = True
     if clip.media.seconds:
         extra["duration_s"] = clip.media.seconds
     stated = {name: _text(clip.variables.get(name)) for name in VIDEO_VARIABLES}

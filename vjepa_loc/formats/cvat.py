@@ -100,9 +100,7 @@ def write(dataset: Dataset, path: Path | str) -> Account:
                 text = document_text(video, events, dataset.labels, number, _note(video, number, path))
             texts[_xml_name(video.id, number, texts)] = text
             _count_written(events, account)
-        for key in dataset.extra:
-            if key != "reading":
-                account.left_out("dataset_fields", f"{key!r} has no place in files of single videos")
+        account.leave_out_dataset_fields(dataset.extra)
         account.counts["videos"] += len(dataset.videos)
         account.counts["events"] += len(dataset.events)
         if path.suffix.lower() != ".xml":

@@ -101,7 +101,9 @@ def write(dataset: Dataset, path: Path | str) -> Account:
     kept in `meta`, so that reading gives the same; boxes within 1e-9 pixels.
     Raises `DatasetError` for a video without fps, or with boxes and without a size.
     """
-    return _write(path, dataset, dataset.events, "annotations", lambda regions: {"result": regions, "was_cancelled": False})
+    account = _write(path, dataset, dataset.events, "annotations", lambda regions: {"result": regions, "was_cancelled": False})
+    account.leave_out_dataset_fields(dataset.extra)
+    return account
 
 
 def write_predictions(events: Sequence[Event], dataset: Dataset, path: Path | str) -> Account:

@@ -240,6 +240,21 @@ def test_a_written_project_is_read_as_the_same_dataset_and_the_losses_are_counte
     )
 
 
+def test_of_a_video_and_a_dataset_what_a_project_cannot_hold_is_said_and_an_assumed_fps_stays_one(tmp_path):
+    extra = {"fps_nominal": True, "media_file": "/cage/v.avi", "duration_s": 4.5}
+    videos = [Video("v", None, 25.0, extra=extra | {"camera": 3}), Video("w", None, 25.0)]
+    events = [Event("v", "a", 1, 2)]
+    dataset = Dataset(["a"], index_videos(videos), events, extra={"licence": "CC0", "reading": {"format": "cvat"}})
+    account = boris.write(dataset, tmp_path / "p.boris")
+    again = boris.read(tmp_path / "p.boris")
+    assert again.videos["v"].extra == extra and not again.videos["w"].fps_nominal
+    assert (account.counts["video_fields_left_out"], account.counts["dataset_fields_left_out"]) == (1, 1)
+    assert account.to_dict()["notes"] == [
+        "1 dataset fields left out: 'licence' has no place in files of this format",
+        "1 video fields left out: 'camera' of 'v' has no place in a project",
+    ]
+
+
 def test_a_written_project_toggles_as_boris_reads_it(tmp_path):
     """BORIS: of one subject, behaviour and modifiers, in the order of the list, every second coding stops."""
     boris.write(toy_dataset(tmp_path), tmp_path / "p.boris")
