@@ -47,12 +47,6 @@ def draw_splits(
     fewer groups than splits.
     """
     _check_shares(shares, keep)
-    for split in keep:
-        if split not in dataset.splits():
-            raise UnknownNameError(
-                f"--keep: no video has the split {split!r}, expected one of: {', '.join(dataset.splits()) or 'none'}."
-                f"{nearest_name(split, dataset.splits())}"
-            )
     part_of = _draw(dataset, list(shares.values()), seed, by_group, stratified, keep)
     names = list(shares)
     return _with_splits(dataset, {video_id: names[part] for video_id, part in part_of.items()})
@@ -104,11 +98,19 @@ def _check_shares(shares: Mapping[str, float], keep: Sequence[str]) -> None:
         if name in keep:
             raise ConfigError(f"split {name!r} is to be kept and to be drawn; give it either a share or --keep")
     if len(shares) < 2:
-        raise ConfigError(f"shares: expected two splits or more, got {len(shares)}")
+        raise ConfigError(f"shares: expected two splits or more, got {len(shares)}; name another one with --share")
 
 
 def _draw(dataset, shares, seed, by_group, stratified, keep) -> dict[str, int]:
     """The part of every video that is drawn."""
+    if seed < 0:
+        raise ConfigError(f"--seed: expected 0 or more, got {seed}")
+    for split in keep:
+        if split not in dataset.splits():
+            raise UnknownNameError(
+                f"--keep: no video has the split {split!r}, expected one of: {', '.join(dataset.splits()) or 'none'}."
+                f"{nearest_name(split, dataset.splits())}"
+            )
     drawn = [video for video in dataset.videos.values() if video.split not in keep]
     _check_groups(dataset, drawn, by_group, keep)
     units = _units(dataset, drawn, by_group, stratified)

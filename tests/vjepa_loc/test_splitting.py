@@ -100,7 +100,8 @@ def test_classes_of_videos_are_shared_out_too():
     [
         (ConfigError, "share of 'val': expected a number above 0, got 0", {"shares": {"train": 1, "val": 0}}),
         (ConfigError, "share of 'all': the name is reserved", {"shares": {"train": 1, "all": 1}}),
-        (ConfigError, "expected two splits or more, got 1", {"shares": {"train": 1}}),
+        (ConfigError, "expected two splits or more, got 1; name another", {"shares": {"train": 1}}),
+        (ConfigError, "--seed: expected 0 or more, got -1", {"shares": {"train": 1, "val": 1}, "seed": -1}),
         (ConfigError, "'val' is to be kept and to be drawn", {"shares": {"train": 1, "val": 1}, "keep": ["val"]}),
         (UnknownNameError, "no video has the split 'tset'.*Did you mean 'test'", {"shares": {"train": 1, "val": 1}, "keep": ["tset"]}),
     ],
@@ -117,3 +118,8 @@ def test_too_few_groups_and_torn_groups_are_refused():
         draw_splits(dataset(group_size=4, splits=["test"]), {"train": 1, "val": 1}, keep=["test"])
     with pytest.raises(ConfigError, match="--folds: expected 2 or more, got 1"):
         draw_folds(dataset(), 1)
+
+
+def test_folds_refuse_to_keep_a_split_that_does_not_exist():
+    with pytest.raises(UnknownNameError, match="--keep: no video has the split 'tset'.*Did you mean 'test'"):
+        draw_folds(dataset(splits=["test"]), 3, keep=["tset"])
