@@ -20,6 +20,7 @@ from vjepa_loc.picture import COLOURS, Picture, drawing, figure_svg
 from vjepa_loc.tables import Cell, ResultTable, write_csvs
 from vjepa_loc.timegrid import nominal_frames_to_seconds
 
+USUAL_SPLITS = "train", "val", "test"
 NO_SPLIT = "(no split)"
 ALL = "all"
 
@@ -122,10 +123,11 @@ def overlapping(events: Sequence[Event]) -> tuple[np.ndarray, int]:
 
 
 def _parts(dataset: Dataset) -> list[_Part]:
-    by_split: dict[str, list[Video]] = {}
+    """The splits, the usual ones first, and all of it where there are several."""
+    by_split: dict[str, list[Video]] = {split: [] for split in USUAL_SPLITS}
     for video in dataset.videos.values():
         by_split.setdefault(video.split or NO_SPLIT, []).append(video)
-    parts = [_Part(name, videos, _events_of(dataset, videos)) for name, videos in by_split.items()]
+    parts = [_Part(name, videos, _events_of(dataset, videos)) for name, videos in by_split.items() if videos]
     return parts if len(parts) == 1 else [*parts, _Part(ALL, list(dataset.videos.values()), dataset.events)]
 
 
@@ -173,7 +175,7 @@ def _distribution(values: np.ndarray) -> tuple[Cell, ...]:
         return 0, None, None, None, None, None, None
     low, median, high = np.percentile(values, [10, 50, 90])
     summary = values.min(), low, median, values.mean(), high, values.max()
-    return len(values), *(round(float(value), 2) for value in summary)
+    return len(values), *map(float, summary)
 
 
 def _overlap_rows(parts: Sequence[_Part]) -> tuple[tuple[Cell, ...], ...]:

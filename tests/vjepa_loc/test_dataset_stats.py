@@ -102,3 +102,11 @@ def test_the_table_of_a_division():
     table = split_table(DATASET)
     assert table.rows[0] == ("videos", "1 (50%)", "1 (50%)", 2)
     assert table.rows[-1] == ("return", "1 (100%)", "0 (0%)", 1)
+
+
+def test_splits_stand_in_the_usual_order_and_numbers_are_not_rounded():
+    videos = {split: Video(split, split=split) for split in ("other", "test", "val", "train")}
+    events = [Event("train", "a", 0, length) for length in (1, 1, 2)]
+    counts, _, lengths, *_ = dataset_stats(Dataset(("a",), videos, events)).tables
+    assert counts.columns == ("", "train", "val", "test", "other", "all")
+    assert lengths.to_dicts()[0]["mean"] == 4 / 3
