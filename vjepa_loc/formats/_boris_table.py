@@ -108,17 +108,17 @@ def _order_media(observation: Observation) -> None:
 
 
 class _Row:
-    """The cells of a line by the names of the header, in lower case; an absent or empty cell is an empty string."""
+    """The cells of a line by the names of the header, in lower case; an absent cell is an empty string, as is for `text` one that says so."""
 
     def __init__(self, cells: list[str], columns: dict[str, int], place: str):
         self.cells, self.columns, self.place = cells, columns, place
 
+    def cell(self, name: str) -> str:
+        index = self.columns.get(name)
+        return self.cells[index] if index is not None and index < len(self.cells) else ""
+
     def text(self, *names: str) -> str:
-        for name in names:
-            index = self.columns.get(name)
-            if index is not None and index < len(self.cells) and self.cells[index].lower() not in _ABSENT:
-                return self.cells[index]
-        return ""
+        return next((cell for cell in map(self.cell, names) if cell.lower() not in _ABSENT), "")
 
     def number(self, name: str) -> float:
         value = seconds_of(self.text(name))
@@ -128,7 +128,8 @@ class _Row:
 
 
 def _read_row(row: _Row, about: dict[str, list[str]], observations: dict[str, Observation], path: Path) -> None:
-    behavior = row.text("behavior")
+    # A behaviour may well be called `none`.
+    behavior = row.cell("behavior")
     if not behavior:
         raise DatasetError(f"{row.place}, 'behavior': expected a name, got none")
     kind = row.text("status", "behavior type", "type").upper()

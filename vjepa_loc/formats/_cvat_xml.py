@@ -20,6 +20,7 @@ from vjepa_loc.formats._reading import Account
 MOST_FRAMES = 10_000_000
 """A frame number from here on is taken for a mistake: at 100 frames per second it is more than a day."""
 
+_LONG_LINE = 200
 _CHUNK_BYTES = 1 << 16
 # Of <annotations>, <track>, <box>.
 _SHAPE_DEPTH = 3
@@ -121,7 +122,8 @@ def parse(path: Path, account: Account) -> Document:
             reader.parser.Parse(b"", True)
     except expat.ExpatError as error:
         reason = expat.ErrorString(error.code)
-        raise DatasetError(f"{path}, line {error.lineno}: expected CVAT XML, cannot read it as XML: {reason}") from None
+        place = f"{path}, {_line_of(error.lineno, error.offset)}"
+        raise DatasetError(f"{place}: expected CVAT XML, cannot read it as XML: {reason}") from None
     except (LookupError, ValueError) as error:
         if isinstance(error, DatasetError):
             raise
@@ -135,9 +137,21 @@ def parse(path: Path, account: Account) -> Document:
 def whole_number(text: str, name: str) -> int:
     """`text` as an integer; `DatasetError` for anything else."""
     try:
-        return int(text)
+        return int(_plain(text))
     except ValueError:
         raise DatasetError(f"{name}: expected a whole number, got {text[:40]!r}") from None
+
+
+def _line_of(line: int, column: int) -> str:
+    """`line 3`; with the column in a long line, since there are files of a single one."""
+    return f"line {line}" + (f", column {column}" if column > _LONG_LINE else "")
+
+
+def _plain(text: str) -> str:
+    if "_" in text or not text.isascii():
+        # As Python reads numbers in programs, and no XML file means them.
+        raise ValueError
+    return text
 
 
 class _Reader:
@@ -161,7 +175,7 @@ class _Reader:
         self.parser.StartDoctypeDeclHandler = self.on_doctype
 
     def place(self) -> str:
-        return f"{self.name}, line {self.parser.CurrentLineNumber}"
+        return f"{self.name}, {_line_of(self.parser.CurrentLineNumber, self.parser.CurrentColumnNumber)}"
 
     def on_doctype(self, *_) -> None:
         raise DatasetError(f"{self.place()}: expected no DOCTYPE, as CVAT writes none; remove it")
@@ -283,7 +297,7 @@ def _flag(given: dict[str, str], name: str) -> int:
 
 def _number(text: str, name: str) -> float:
     try:
-        number = float(text)
+        number = float(_plain(text))
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

@@ -51,7 +51,10 @@ def read(path: Path | str, probe=None) -> Dataset:
                 else:
                     videos[video_id] = _build_video(video_id, task, path.parent, probe, account)
                 account.counts["predictions_left_out"] += sum(one not in task.annotations for one in task.predictions)
-                for place, annotation in _chosen(task, account):
+                chosen = _chosen(task, account)
+                if not chosen:
+                    account.count("tasks_without_annotation", f"{task.place}: {video_id!r} is read as a video without events")
+                for place, annotation in chosen:
                     events += _read_regions(place, annotation, videos[video_id], task, account, scored=False)
         events = _with_unique_ids(events)
         labels = _labels(tasks, events)

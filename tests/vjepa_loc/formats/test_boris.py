@@ -78,6 +78,11 @@ def test_what_has_no_partner_is_left_out_and_said(tmp_path):
     assert "line 7: STOP of 'a' at 1 s has no START" in note and "line 8: START of 'a' at 2 s has no STOP" in note
 
 
+def test_a_behaviour_may_be_called_none(tmp_path):
+    dataset = read_text(tmp_path, old_rows(("1.0", "NA", "None", "", "START"), ("2.0", "", "None", "", "STOP")))
+    assert spans(dataset) == [("clip", "None", 30, 60)] and dataset.events[0].extra == {}
+
+
 def test_one_may_stop_where_the_next_starts(tmp_path):
     text = old_rows(
         ("1.0", "", "a", "", "START"), ("2.0", "", "a", "", "START"), ("2.0", "", "a", "", "STOP"), ("3.0", "", "a", "", "STOP")

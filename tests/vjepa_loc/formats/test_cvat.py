@@ -264,6 +264,8 @@ def test_a_folder_is_one_dataset_and_names_that_are_taken_are_told_apart(tmp_pat
         (b"PK\x03\x04...", "got a zip archive; unpack it, annotations.xml is inside"),
         (b'<?xml version="1.0" encoding="klingon"?><annotations/>', "cannot read it as XML: unknown encoding"),
         (b"<annotations>\n<track/></annotations>", "line 2, <track>: expected a label, got None"),
+        (b"<annotations>" + b" " * 300 + b"<track/></annotations>", "line 1, column 313, <track>: expected a label"),
+        (b"<annotations>" + b" " * 300 + b"<track", "line 1, column 313: expected CVAT XML, cannot read it as XML"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_with_its_line(tmp_path, content, message):
@@ -277,6 +279,8 @@ def test_a_file_of_another_kind_is_refused_with_its_line(tmp_path, content, mess
     ("wrong", "message"),
     [
         (box("1.5"), "line 4, <box>: frame: expected a whole number, got '1.5'"),
+        (box("1_0"), "line 4, <box>: frame: expected a whole number, got '1_0'"),
+        (box(0, x2="\u0663"), "line 4, <box>: xbr: expected a finite number, got '\u0663'"),
         (box(10**9), "line 4, <box>: frame: expected a number below 10000000"),
         (box(0, x2="wide"), "line 4, <box>: xbr: expected a finite number, got 'wide'"),
         (box(0, x2="nan"), "line 4, <box>: xbr: expected a finite number, got 'nan'"),

@@ -167,6 +167,14 @@ def test_one_annotation_of_a_task_counts(tmp_path):
     assert read_tasks(tmp_path, task() | {"annotations": [first, truth]}).labels == ("truth",)
 
 
+def test_a_task_that_nobody_annotated_is_a_video_without_events_and_that_is_said(tmp_path):
+    result = {"result": [timeline((1, 2))]}
+    dataset = read_tasks(tmp_path, task() | {"annotations": [result | {"was_cancelled": True}]})
+    assert len(dataset.videos) == 1 and dataset.events == ()
+    assert "1 tasks without annotation: tasks[0]: " in notes(dataset) and "is read as a video without events" in notes(dataset)
+    assert "without annotation" not in notes(read_tasks(tmp_path, task() | {"annotations": [result]}))
+
+
 def test_other_regions_and_those_without_a_label_are_counted(tmp_path):
     dataset = read_tasks(tmp_path, task({"type": "choices", "value": {}}, rectangle(keyframe(1), labels=()), timeline((5, 2))))
     assert dataset.events == () and dataset.extra["reading"]["counts"]["regions_left_out"] == 2
