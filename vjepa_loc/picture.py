@@ -37,6 +37,8 @@ def drawing(width_in: float = 6.4, height_in: float = 3.2) -> Iterator[Figure]:
     style = {
         "svg.fonttype": "none",
         "svg.hashsalt": "vjepa_loc",
+        # Names of labels and splits are text, whatever signs of a formula are in them.
+        "text.parse_math": False,
         "font.size": 9,
         "font.family": "sans-serif",
         "axes.spines.top": False,
@@ -55,9 +57,13 @@ def figure_svg(figure: Figure) -> str:
     """The figure as one `<svg>` element that fills the width it is given, the same text for the same figure."""
     import io
     import re
+    import warnings
 
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    with warnings.catch_warnings():
+        # The text stays text, for which the browser has fonts of its own.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     return re.sub(r'\s(width|height)="[0-9.]+pt"', "", svg, count=2).strip()

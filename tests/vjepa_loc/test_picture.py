@@ -1,3 +1,4 @@
+import warnings
 import xml.etree.ElementTree as ElementTree
 
 from vjepa_loc.picture import drawing, figure_svg
@@ -20,3 +21,13 @@ def test_a_figure_is_one_svg_element_of_any_size():
 
 def test_the_same_figure_is_the_same_text():
     assert draw() == draw()
+
+
+def test_names_are_shown_as_they_are_in_any_script():
+    names = [r"cost $\foo$ {", "$1_2$", "拾う 🥛"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with drawing() as figure:
+            figure.subplots().barh(names, [1, 2, 3])
+            text = "".join(ElementTree.fromstring(figure_svg(figure)).itertext())
+    assert all(name in text for name in names)
