@@ -77,6 +77,12 @@ def test_the_better_score_is_true_and_ties_keep_the_order_of_the_file():
     assert kinds("tal", truth, [event(0, 60, score=0.5), event(0, 100, score=0.5)])[0] == ["true", "double detection"]
 
 
+@pytest.mark.parametrize("metric", ["tal", "stal"])
+def test_of_truths_that_are_overlapped_equally_the_last_is_found(metric):
+    _, found = kinds(metric, [event(0, 60, PLACE), event(40, 100, PLACE)], [event(0, 100, PLACE, 0.5)])
+    assert found.truth_P.tolist() == [1] and found.found_G.tolist() == [False, True]
+
+
 def test_a_prediction_over_two_truths_finds_one_and_stands_nearest_to_the_other():
     names, found = kinds("tal", [event(0, 60), event(60, 100)], [event(0, 100, score=0.5)])
     assert names == ["true"] and found.truth_P.tolist() == [0]
@@ -100,6 +106,13 @@ def test_the_nearest_truth_is_the_one_of_the_largest_overlap_and_rather_one_that
     names, found = kinds("tal", truths, answers)
     # Two truths from 10 to 100 are as near; one of them is found.
     assert names == ["true", "wrong label"] and found.truth_P.tolist() == [1, 2]
+
+
+def test_among_equals_the_first_truth_is_nearest_and_the_best_ranked_prediction():
+    names, found = kinds("tal", [event(0, 100), event(0, 100)], [event(0, 100, score=0.5, label="return")])
+    assert names == ["wrong label"] and found.truth_P.tolist() == [0]
+    _, found = kinds("tal", [event(0, 100)], [event(0, 20, score=0.4), event(0, 20, score=0.5)])
+    assert found.nearest_G.tolist() == [1]
 
 
 def test_overlap_tells_before_time_which_truth_is_nearest():

@@ -77,6 +77,11 @@ def test_the_means_are_over_queries_and_one_without_an_answer_counts_0():
     assert set(figures(truths, []).values()) == {0}
 
 
+def test_answers_may_stand_in_any_order():
+    truths = [tube(0, 10), tube(50, 60, label="return")]
+    assert figures(truths, [tube(50, 60, 0.5, label="return"), tube(0, 10, 0.4)])["m_viou"] == 1
+
+
 def test_a_query_is_named_by_its_key_before_its_label():
     truths = [tube(0, 10, query="the red cup"), tube(50, 60, query="the blue cup")]
     guesses = [tube(0, 10, 0.5, query="the red cup", label="return"), tube(50, 60, 0.9, query="the blue cup")]
