@@ -28,8 +28,11 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ATTRIBUTES = ((EVENT_ATTRIBUTE, "False"), (SCORE_ATTRIBUTE, "True"))
 
 
-def document_text(video: Video, events: Sequence[Event], labels: Sequence[str], number: int, note: dict) -> str:
-    """The XML of one video; `note` is kept in its meta data. Raises `DatasetError` for what XML or JSON have no form for."""
+def document_text(video: Video, events: Sequence[Event], labels: str, number: int, note: dict) -> str:
+    """The XML of one video; `labels` is that of `labels_text`, `note` is kept in the meta data.
+
+    Raises `DatasetError` for what XML or JSON have no form for.
+    """
     return "".join(
         (
             '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n',
@@ -40,7 +43,21 @@ def document_text(video: Video, events: Sequence[Event], labels: Sequence[str], 
     )
 
 
-def _meta_lines(video: Video, labels: Sequence[str], number: int, note: dict) -> Iterator[str]:
+def labels_text(labels: Sequence[str]) -> str:
+    """The `<labels>` of all files of a dataset. Raises `DatasetError` for a name that XML has no form for."""
+    lines = ["      <labels>"]
+    for label in labels:
+        lines.append(f"        <label>\n          <name>{_text(_exact(label, 'label'))}</name>\n          <attributes>")
+        lines += [
+            f"            <attribute><name>{attribute}</name><mutable>{mutable}</mutable><input_type>text</input_type>"
+            "<default_value></default_value><values></values></attribute>"
+            for attribute, mutable in _ATTRIBUTES
+        ]
+        lines.append("          </attributes>\n        </label>")
+    return "\n".join([*lines, "      </labels>"])
+
+
+def _meta_lines(video: Video, labels: str, number: int, note: dict) -> Iterator[str]:
     name = video.id if video.file is None else video.file.name
     last = "" if video.num_frames is None else str(video.num_frames - 1)
     yield "  <meta>"
@@ -52,16 +69,7 @@ def _meta_lines(video: Video, labels: Sequence[str], number: int, note: dict) ->
     yield "      <mode>interpolation</mode>"
     yield f"      <subset>{_text(_shown(video.split or 'default'))}</subset>"
     yield f"      <start_frame>0</start_frame>\n      <stop_frame>{last}</stop_frame>\n      <frame_filter></frame_filter>"
-    yield "      <labels>"
-    for label in labels:
-        yield f"        <label>\n          <name>{_text(_exact(label, 'label'))}</name>\n          <attributes>"
-        for attribute, mutable in _ATTRIBUTES:
-            yield (
-                f"            <attribute><name>{attribute}</name><mutable>{mutable}</mutable><input_type>text</input_type>"
-                "<default_value></default_value><values></values></attribute>"
-            )
-        yield "          </attributes>\n        </label>"
-    yield "      </labels>"
+    yield labels
     if video.width is not None and video.height is not None:
         yield f"      <original_size><width>{video.width}</width><height>{video.height}</height></original_size>"
     yield f"      <source>{_text(_shown(name))}</source>"

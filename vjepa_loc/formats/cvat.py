@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vjepa_loc.atomic import write_text
@@ -29,7 +29,7 @@ from vjepa_loc.errors import DatasetError, MissingFileError
 from vjepa_loc.events import Event
 from vjepa_loc.formats._cvat_tracks import EVENT_ATTRIBUTE, TrackReader
 from vjepa_loc.formats._cvat_videos import NOTE_TAG, NOTED_FIELDS, Task, build_video, read_tasks
-from vjepa_loc.formats._cvat_writing import document_text
+from vjepa_loc.formats._cvat_writing import document_text, labels_text
 from vjepa_loc.formats._cvat_xml import Document, Track, parse
 from vjepa_loc.formats._grocery_submission import file_name
 from vjepa_loc.formats._json_file import located
@@ -92,23 +92,18 @@ def write(dataset: Dataset, path: Path | str) -> Account:
     path = Path(path)
     account = Account("cvat")
     account.counts.update(videos=0, events=0, boxes=0)
-    texts = {}
+    for event in dataset.events:
+        _count_written(event, account)
+    account.leave_out_dataset_fields(dataset.extra)
+    account.counts["videos"] += len(dataset.videos)
+    account.counts["events"] += len(dataset.events)
     with located(f"{path}: "):
-        for number, video in enumerate(dataset.videos.values()):
-            events = dataset.events_of(video.id)
-            with located(f"video {video.id!r}, "):
-                text = document_text(video, events, dataset.labels, number, _note(video, number, path))
-            texts[_xml_name(video.id, number, texts)] = text
-            _count_written(events, account)
-        account.leave_out_dataset_fields(dataset.extra)
-        account.counts["videos"] += len(dataset.videos)
-        account.counts["events"] += len(dataset.events)
         if path.suffix.lower() != ".xml":
-            _replace_folder(path, texts)
-        elif len(texts) == 1:
-            write_text(path, *texts.values())
+            _replace_folder(path, _files(dataset, path))
+        elif len(dataset.videos) == 1:
+            write_text(path, *(text for _, text in _files(dataset, path)))
         else:
-            raise DatasetError(f"expected a folder for {len(texts)} videos, got the name of one XML file")
+            raise DatasetError(f"expected a folder for {len(dataset.videos)} videos, got the name of one XML file")
     return account
 
 
@@ -206,24 +201,38 @@ def _note(video: Video, number: int, path: Path) -> dict:
     return note
 
 
-def _count_written(events: Sequence[Event], account: Account) -> None:
-    for event in events:
-        account.counts["boxes"] += event.num_boxes
-        if not event.num_boxes:
-            account.count("events_shown_as_the_whole_picture", f"they have no boxes; the attribute {EVENT_ATTRIBUTE} says so")
-        if (event.start_frame, event.end_frame) != event.covered_frames():
-            account.count("events_shown_on_whole_frames", f"the exact interval is in the attribute {EVENT_ATTRIBUTE}")
+def _count_written(event: Event, account: Account) -> None:
+    account.counts["boxes"] += event.num_boxes
+    if not event.num_boxes:
+        account.count("events_shown_as_the_whole_picture", f"they have no boxes; the attribute {EVENT_ATTRIBUTE} says so")
+    if (event.start_frame, event.end_frame) != event.covered_frames():
+        account.count("events_shown_on_whole_frames", f"the exact interval is in the attribute {EVENT_ATTRIBUTE}")
 
 
-def _xml_name(video_id: str, number: int, taken: dict[str, str]) -> str:
-    """A file name for a video: its id where that can be one, with its number in front where it cannot."""
+def _files(dataset: Dataset, path: Path) -> Iterator[tuple[str, str]]:
+    """Name and text of the file of each video, one after the other: all of them at once may be gigabytes."""
+    labels = labels_text(dataset.labels)
+    taken: set[str] = set()
+    for number, video in enumerate(dataset.videos.values()):
+        with located(f"video {video.id!r}, "):
+            text = document_text(video, dataset.events_of(video.id), labels, number, _note(video, number, path))
+        name = _xml_name(video.id, number, taken)
+        taken.add(name.lower())
+        yield name, text
+
+
+def _xml_name(video_id: str, number: int, taken: set[str]) -> str:
+    """A file name for a video: its id where that can be one, with its number in front where it cannot.
+
+    `taken` are the names so far in lower case, since some file systems do not tell cases apart.
+    """
     name = file_name(video_id).encode("utf-8", "replace")[:_MOST_NAME_BYTES].decode("utf-8", "ignore")
-    if name != video_id or name.startswith(".") or f"{name}.xml".lower() in map(str.lower, taken):
+    if name != video_id or name.startswith(".") or f"{name}.xml".lower() in taken:
         name = f"{number:05d}-{name}"
     return f"{name}.xml"
 
 
-def _replace_folder(path: Path, texts: dict[str, str]) -> None:
+def _replace_folder(path: Path, files: Iterator[tuple[str, str]]) -> None:
     """Write the files beside, then put the folder in the place of the one that is there; of a link, the one behind it."""
     if path.exists() and not path.is_dir():
         raise DatasetError("expected the name of a folder, one XML file per video goes into it; a file is there")
@@ -235,7 +244,7 @@ def _replace_folder(path: Path, texts: dict[str, str]) -> None:
             raise DatasetError(f"the folder holds {entry.name!r}, which was not written here; name another folder")
     beside, old = (folder.with_name(f".{uuid.uuid4().hex}.partial") for _ in range(2))
     try:
-        for name, text in texts.items():
+        for name, text in files:
             write_text(beside / name, text)
         beside.mkdir(parents=True, exist_ok=True)
         if folder.exists():

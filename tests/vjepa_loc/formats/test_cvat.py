@@ -461,6 +461,18 @@ def small_dataset(video_id) -> Dataset:
     return Dataset(["cat"], index_videos([Video(video_id, None, 25.0, 40, 100, 80)]), [Event(video_id, "cat", 1, 2)])
 
 
+def test_writing_holds_one_file_at_a_time(tmp_path):
+    videos = index_videos(Video(f"v{number}", None, 25.0) for number in range(40))
+    dataset = Dataset([f"label {number}" for number in range(300)], videos, [])
+    tracemalloc.start()
+    try:
+        cvat.write(dataset, tmp_path / "out")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) / 4
+
+
 def test_the_folder_behind_a_link_is_written_and_the_link_stays(tmp_path):
     (tmp_path / "link").symlink_to("out")
     for video_id in "ab":
