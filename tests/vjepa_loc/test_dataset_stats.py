@@ -62,6 +62,9 @@ def test_overlaps_by_hand():
     assert (overlaps["train"]["overlap another"], overlaps["train"]["most at once"]) == (2, 2)
     assert overlaps["train"]["of the same label"] == 2
     assert overlaps["train"]["share of frames with an event"] == pytest.approx(0.3)
+    # 0 to 40 covers all of what lies within it.
+    nested = Dataset(("take",), index_videos(VIDEOS[:1]), [Event("a", "take", *span) for span in ((0, 40), (5, 10), (20, 30))])
+    assert rows(dataset_stats(nested), "Overlaps of events")["train"]["share of frames with an event"] == pytest.approx(0.4)
 
 
 def test_overlaps_against_every_pair():
