@@ -44,7 +44,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How often videos are drawn, and from which seed; 0 resamples are no intervals. Raises ConfigError for less than 0, and for more resamples than `MOST_RESAMPLES`."""
+    """How often videos are drawn, and from which seed; 0 resamples are no intervals.
+
+    Raises ConfigError for less than 0, and for more resamples than `MOST_RESAMPLES`.
+    """
 
     resamples: int = 1000
     seed: int = 0
