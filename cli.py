@@ -112,7 +112,7 @@ def evaluate(
     run: RunOption = None,
     predictions: Annotated[Optional[Path], typer.Option(help="Prediction file to score instead of a run.", show_default=False)] = None,
     metrics: Annotated[
-        Optional[list[str]], typer.Option("--metric", help="Metric, of vjepa_loc/metrics/, such as tal or frame_map[coco], or all; repeatable.")
+        Optional[list[str]], typer.Option("--metric", help="Metric, of vjepa_loc/metrics/, such as frame_map[coco], or all; repeatable; default: tal and stal.")
     ] = None,
     iou: Annotated[Optional[str], typer.Option(help="Thresholds, such as 0.25,0.5,0.5:0.05:0.95.", show_default=False)] = None,
     against: Annotated[
@@ -121,7 +121,7 @@ def evaluate(
     resamples: Annotated[int, typer.Option("--bootstrap", help="Resamples of the videos for 95% intervals; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     out: Annotated[
-        Optional[Path], typer.Option(help="Folder for metrics.json, predictions.json, report.html, tables/.", show_default=False)
+        Optional[Path], typer.Option(help="Folder for metrics.json, predictions.json, report.html, tables/; default: in the run's.", show_default=False)
     ] = None,
     dataset: DatasetOption = None,
     stores: StoresOption = None,

@@ -224,7 +224,8 @@ def _found_if(oracles: Oracles, chosen_G: np.ndarray) -> dict[str, float]:
 def _tables(figures: dict) -> tuple[ResultTable, ...]:
     name = f"{figures['metric']}/map@{figures['threshold']:.2f}"
     first = dict(figures["profile"][0]) if figures["profile"] else {}
-    first["all"] = sum(first.values()) - first.get("true", 0)
+    if first:
+        first["all"] = sum(first.values()) - first.get("true", 0)
     errors = tuple(
         (kind, row["count"], row["share"], first.get(kind), row["map_if_mended"], row["gain"], MEANINGS[kind])
         for kind, row in figures["false_positives"].items()

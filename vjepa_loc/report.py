@@ -137,9 +137,12 @@ def not_drawn_note(evaluation: Evaluation, timelines: Sequence[Timeline]) -> str
 
 
 def first_shown_score(scores: Sequence[float], num_truths: int) -> float:
-    """The score from which on there are as many predictions as truth events: what a report shows at first."""
+    """The score from which on there are as many predictions as truth events: what a report shows at first.
+
+    Without truth it is the lowest, so that all of them are shown.
+    """
     ranked = sorted(scores, reverse=True)
-    return ranked[min(max(num_truths, 1), len(ranked)) - 1] if ranked else 0.0
+    return ranked[min(num_truths, len(ranked)) - 1] if ranked else 0.0
 
 
 def build_timelines(evaluation: Evaluation) -> list[Timeline]:

@@ -199,6 +199,7 @@ def test_no_truth():
     check_sums(answer)
     assert counts(answer) == {"background": 1} and answer["map"] == answer["false_positives"]["all"]["gain"] == 0
     assert any("no truth to find in 2 videos" in note for note in diagnosis.notes)
+    assert {row[3] for row in diagnosis.tables[0].rows} == {None}, "no first G of a label without truths"
     assert diagnosis.pictures == ()
     assert [table.name for table in diagnosis.tables] == ["false positives", "costly false positives"]
 

@@ -190,7 +190,7 @@ def test_ticks_are_round(num_frames, step):
 def test_as_many_predictions_as_truth_are_shown_at_first():
     assert first_shown_score([0.1, 0.9, 0.5], 2) == 0.5
     assert first_shown_score([0.1, 0.9], 5) == 0.1
-    assert first_shown_score([0.1, 0.9], 0) == 0.9
+    assert first_shown_score([0.1, 0.9], 0) == 0.1, "nothing says how many are too many"
     assert first_shown_score([], 3) == 0.0
 
 
