@@ -62,6 +62,9 @@ def write_predictions(
     for file, text in texts.items():
         write_text(file, text)
     account = Account("grocery")
+    for file in sorted(file for folder in {file.parent for file in texts} for file in folder.iterdir()):
+        if file not in texts:
+            account.count("other_files_there", f"{file.relative_to(path)} was there before and is of no video written now; remove it")
     account.counts.update(
         videos=len(of_video), tal_events=len(events), stal_tubes=sum(event.num_boxes > 0 for event in events)
     )

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -110,9 +111,13 @@ def write(dataset: Dataset, path: Path | str) -> Account:
 def read_predictions(path: Path | str, dataset: Dataset) -> list[Event]:
     """The scored events of `dataset`'s videos in files that `write_predictions` wrote, also after a visit to CVAT.
 
-    Raises `MissingFileError`, or `DatasetError` that names the entry, also for an event without a score.
+    A warning counts what was cut or left out. Raises `MissingFileError`, or `DatasetError` that names the entry, also for an
+    event without a score.
     """
     found = read(path)
+    account = found.extra["reading"]
+    if any(key.endswith(("_cut", "_left_out")) for key in account["counts"]):
+        warnings.warn(f"{path}: {'; '.join(account['notes'])}", stacklevel=2)
     with located(f"{path}: "):
         for video_id in found.videos:
             if video_id not in dataset.videos:
@@ -141,7 +146,7 @@ def _find_files(path: Path) -> list[Path]:
     hidden_below = len(path.parts)
     files = [
         file
-        for file in sorted(path.rglob("*.xml"))
+        for file in sorted(path.rglob("*.[xX][mM][lL]"))
         if file.is_file() and not any(part.startswith(".") for part in file.parts[hidden_below:])
     ]
     if not files:

@@ -504,6 +504,21 @@ def test_a_folder_that_cannot_be_replaced_is_there_as_before(tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["out"] and os.listdir(out) == ["a.xml"]
 
 
+def test_files_are_found_whatever_the_case_of_their_names(tmp_path):
+    for name, video_id in (("a.xml", "a"), ("B.XML", "b")):
+        cvat.write(small_dataset(video_id), tmp_path / "in" / name)
+    assert set(cvat.read(tmp_path / "in").videos) == {"a", "b"}
+
+
+def test_what_is_left_out_of_predictions_is_said(tmp_path):
+    dataset = small_dataset("a")
+    cvat.write_predictions([Event("a", "cat", 1, 3, score=0.5)], dataset, tmp_path / "p.xml")
+    text = (tmp_path / "p.xml").read_text()
+    (tmp_path / "p.xml").write_text(text.replace("</annotations>", "<track id='9' label='cat'/></annotations>"))
+    with pytest.warns(UserWarning, match="p.xml: .*1 tracks left out: .*it has no shapes"):
+        assert len(cvat.read_predictions(tmp_path / "p.xml", dataset)) == 1
+
+
 def test_names_without_a_form_in_xml_are_refused_as_labels_and_kept_as_ids(tmp_path):
     with pytest.raises(DatasetError, match="label: XML has no form for the character '.x01'"):
         cvat.write(Dataset(("a\x01",), {"v": Video("v")}), tmp_path / "out")

@@ -397,6 +397,11 @@ def test_only_the_asked_videos_are_written_also_without_events(tmp_path):
     grocery.write_predictions([], prediction_dataset(), tmp_path, video_ids=["cart_a"])
     assert [path.name for path in sorted(tmp_path.rglob("*.*"))] == ["cart_a.json", "cart_a.txt"]
     assert (tmp_path / "tal" / "cart_a.txt").read_text() == ""
+    account = grocery.write_predictions([], prediction_dataset(), tmp_path, video_ids=["test/cart_b"])
+    assert account.to_dict()["notes"] == [
+        "2 other files there: stal/cart_a.json was there before and is of no video written now; remove it; "
+        "tal/cart_a.txt was there before and is of no video written now; remove it"
+    ]
     with pytest.raises(UnknownNameError, match="video_ids: unknown name 'cart_z'.*Did you mean 'cart_a'?"):
         grocery.write_predictions([], prediction_dataset(), tmp_path, video_ids=["cart_z"])
 
