@@ -131,7 +131,7 @@ def _observations(path: Path, account: Account) -> tuple[list[str], list[Observa
 
 
 def _find_clips(observations: list[Observation], folder: Path, probe, account: Account) -> dict[tuple, _Clip]:
-    """One per media file, and per observation without any; keys as `_key` makes them."""
+    """One per media file, and per observation without any; keys as `_keys` makes them."""
     clips: dict[tuple, _Clip] = {}
     for observation in observations:
         for media, key in zip(observation.media or [Media("")], _keys(observation), strict=True):
