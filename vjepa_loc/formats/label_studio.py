@@ -230,7 +230,11 @@ def _clock(video: Video, task: Task, account: Account) -> Clock:
     end_frame = None if video.num_frames is None else float(video.num_frames)
     rate = task.frame_rate()
     if rate is None or video.fps is None:
-        account.count("tasks_without_frame_rate", f"{task.place} has frames of unknown rate, taken as the video's own")
+        account.count(
+            "tasks_without_frame_rate",
+            f"{task.place} does not say at how many frames per second it counts, its frames are taken as the video's own; a project "
+            f"that sets no framerate counts {DEFAULT_FRAME_RATE:g}: then put 'fps' into the task's data",
+        )
         return Clock(1.0, end_frame)
     scale = video.fps / rate
     # The same numbers for every frame of the video, or of an hour of it: then they are its frames.

@@ -110,7 +110,7 @@ def test_the_rate_of_the_data_or_of_the_count_of_frames_where_keyframes_have_no_
     assert read_tasks(tmp_path, by_data, probe=probe).events[0].end_frame == 20
     assert read_tasks(tmp_path, task(counted), probe=probe).events[0].end_frame == 50
     unknown = read_tasks(tmp_path, task(timeline((1, 10))), probe=probe)
-    assert unknown.events[0].end_frame == 10 and "frames of unknown rate" in notes(unknown)
+    assert unknown.events[0].end_frame == 10 and "does not say at how many frames per second it counts" in notes(unknown)
 
 
 def test_a_rectangle_moves_between_keyframes_and_hides_after_one_that_is_off(tmp_path):
