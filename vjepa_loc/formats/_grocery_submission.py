@@ -31,6 +31,7 @@ FIRST_NUMBER_KEY = "first_frame_number"
 NUMBERS_KEY = "frame_numbers"
 """Key in `Video.extra`: the numbers of all frames in the file names, where some are missing."""
 
+_MOST_NAME_BYTES = 240
 _UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|%\x00-\x1f]')
 
 
@@ -56,6 +57,8 @@ def write_predictions(
     texts: dict[Path, str] = {}
     for video_id, own in of_video.items():
         video, name = dataset.videos[video_id], file_name(video_id)
+        if len(name.encode()) > _MOST_NAME_BYTES:
+            raise DatasetError(f"video {video_id[:40]!r}...: expected an id of at most {_MOST_NAME_BYTES} bytes, files are named by it")
         texts[path / "tal" / f"{name}.txt"] = "".join(_tal_line(event, video) for event in own)
         tubes = [_stal_tube(event, video) for event in own if event.num_boxes]
         texts[path / "stal" / f"{name}.json"] = json.dumps(tubes) + "\n"

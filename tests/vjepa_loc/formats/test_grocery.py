@@ -393,6 +393,13 @@ def test_what_was_read_is_submitted_under_the_numbers_of_the_files(tmp_path):
     assert tube["track"][0][1:] == [0.25, 0.5, 0.5, 1.0, 0.5]
 
 
+def test_nothing_is_written_where_an_id_is_too_long_for_a_file(tmp_path):
+    dataset = Dataset(grocery.LABELS, index_videos([Video("a", num_frames=9), Video("é" * 121, num_frames=9)]))
+    with pytest.raises(DatasetError, match="video 'éé.*expected an id of at most 240 bytes, files are named by it"):
+        grocery.write_predictions([], dataset, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_the_asked_videos_are_written_also_without_events(tmp_path):
     grocery.write_predictions([], prediction_dataset(), tmp_path, video_ids=["cart_a"])
     assert [path.name for path in sorted(tmp_path.rglob("*.*"))] == ["cart_a.json", "cart_a.txt"]
