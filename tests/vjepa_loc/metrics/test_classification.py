@@ -103,6 +103,7 @@ def test_what_is_no_probability_is_refused():
 
 def test_probabilities_that_do_not_sum_to_1_are_noted():
     assert result({"v": "a"}, clip("v", 0, {"a": 0.333, "b": 0.333, "c": 0.333})).notes == []
+    assert "1 of 1 clips" in result({"v": "a"}, clip("v", 0, {"a": 0.5, "b": 0.48})).notes[0]
     assert "1 of 2 clips do not sum to 1 but to 0.7 to 0.7" in result(
         {"v": "a"}, clip("v", 0, {"a": 0.7}), clip("v", 10, {"a": 1.0})
     ).notes[0]

@@ -180,6 +180,10 @@ def test_the_mean_is_over_all_labels_in_act_and_over_those_with_truth_elsewhere(
             f"frame_map[{convention}]: label 'return' has no truth with boxes here and {effect}; 1 predicted boxes"
         ]
         assert set(result.per_class) == ({"take", "return"} if zero else {"take"})
+        # Where nobody predicts the label either, it is named only if it changes the mean.
+        silent = compute(convention, truth, guesses[:1]).notes
+        named = "frame_map[act]: label 'return' has no truth with boxes here and counts 0; 0 predicted boxes"
+        assert silent == ([named] if zero else [])
     # One that nobody predicts is missed, not left out.
     both = dataset(one(SQUARE), one(SQUARE, label="return"))
     assert all(compute(c, both, guesses[:1]).values[f"frame_map[{c}]/map@0.50"] == pytest.approx(0.5) for c in CONVENTIONS)
