@@ -25,6 +25,7 @@ NO_SPLIT = "(no split)"
 ALL = "all"
 
 MOST_LABELS_DRAWN = 24
+MOST_LETTERS_DRAWN = 28
 
 
 @dataclass(frozen=True)
@@ -262,13 +263,19 @@ def _label_picture(labels: Sequence[str], parts: Sequence[_Part]) -> Picture:
         for index, part in enumerate(parts):
             totals = max(sum(counts[label][index] for label in labels), 1)
             places = np.arange(len(shown)) + (index - (len(parts) - 1) / 2) * width
-            axes.barh(places, [100 * counts[label][index] / totals for label in shown], width, label=part.name, color=COLOURS[index % len(COLOURS)])
-        axes.set_yticks(np.arange(len(shown)), shown)
+            axes.barh(places, [100 * counts[label][index] / totals for label in shown], width, label=_drawn_name(part.name), color=COLOURS[index % len(COLOURS)])
+        axes.set_yticks(np.arange(len(shown)), [_drawn_name(label) for label in shown])
         axes.invert_yaxis()
         axes.set_xlabel("share of the split's events, %")
         axes.legend(frameon=False)
         rest = f" The {MOST_LABELS_DRAWN} most frequent of {len(labels)}." if len(shown) < len(labels) else ""
         return Picture("Labels", f"How the labels are mixed in each split.{rest}", figure_svg(figure))
+
+
+def _drawn_name(name: str) -> str:
+    """A name that leaves room for the picture beside it."""
+    name = " ".join(name.split())
+    return name if len(name) <= MOST_LETTERS_DRAWN else f"{name[: MOST_LETTERS_DRAWN - 1]}…"
 
 
 def _histogram(title: str, unit: str, parts: Sequence[_Part], values_of: Callable[[Sequence[Event]], np.ndarray]) -> Picture:
@@ -281,7 +288,7 @@ def _histogram(title: str, unit: str, parts: Sequence[_Part], values_of: Callabl
         for index, (name, own) in enumerate(values.items()):
             if len(own):
                 weights = np.full(len(own), 100 / len(own))
-                axes.hist(np.maximum(own, low), edges, weights=weights, histtype="step", linewidth=1.6, label=name, color=COLOURS[index % len(COLOURS)])
+                axes.hist(np.maximum(own, low), edges, weights=weights, histtype="step", linewidth=1.6, label=_drawn_name(name), color=COLOURS[index % len(COLOURS)])
         axes.set_xscale("log")
         ticks = _round_numbers(low, edges[-1])
         axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])

@@ -22,6 +22,9 @@ _INDEX_COLUMNS = "file", "table"
 # What a printed column takes beside its cells: a space on each side, and a line.
 _COLUMN_FRAME = 3
 
+# Names of rows are not broken below this width: that of the longest key of a figure.
+_NAME_WIDTH = 40
+
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -68,12 +71,19 @@ class ResultTable:
     def fitted(self, width: int) -> list[ResultTable]:
         """This table where it can be printed in `width` characters, else several with a part of the columns each.
 
-        All of them begin with the first column. Text that is too long for a line beside the first column is broken.
+        All of them begin with the first column, which is broken where it takes more than half of the width. Text that is
+        too long for a line beside it is broken, too.
         """
         widths = [
             max(len(line) for text in (column, *(row[index] for row in self.texts())) for line in text.split("\n")) + _COLUMN_FRAME
             for index, column in enumerate(self.columns)
         ]
+        first = max(width // 2, _NAME_WIDTH)
+        if sum(widths) >= width and widths[0] > first:
+            lines = first - _COLUMN_FRAME
+            rows = tuple((textwrap.fill(row[0], lines) if isinstance(row[0], str) else row[0], *row[1:]) for row in self.rows)
+            if rows != self.rows:
+                return replace(self, rows=rows).fitted(width)
         room = width - 1 - widths[0]
         if 2 * _COLUMN_FRAME < room < max(widths[1:], default=0):
             lines = room - _COLUMN_FRAME

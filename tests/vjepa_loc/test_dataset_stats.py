@@ -113,3 +113,9 @@ def test_splits_stand_in_the_usual_order_and_numbers_are_not_rounded():
     counts, _, lengths, *_ = dataset_stats(Dataset(("a",), videos, events)).tables
     assert counts.columns == ("", "train", "val", "test", "other", "all")
     assert lengths.to_dicts()[0]["mean"] == 4 / 3
+
+
+def test_long_names_leave_room_for_the_picture():
+    label = "take a thing\nfrom the shelf " * 9
+    stats = dataset_stats(Dataset((label,), index_videos([Video("a", split="train")]), [Event("a", label, 0, 9)]))
+    assert label in stats.tables[1].rows[0] and "take a thing from the shelf…" in stats.pictures[0].svg

@@ -90,3 +90,10 @@ def test_long_text_is_broken_into_lines():
     assert max(map(len, table.rows[0][1].split("\n"))) <= 40 - 1 - 7 - 3 and table.rows[1] == ("y", None)
     endless = ResultTable("t", ("name", "because"), (("x", "word" * 30),))
     assert endless.fitted(40)[0].rows[0][1].replace("\n", "") == "word" * 30
+
+
+def test_a_long_name_of_a_row_is_broken_too():
+    table = ResultTable("t", ("name", "a", "b"), (("word " * 30, 0.5, 0.5), ("y", 1, 2)))
+    (narrow,) = table.fitted(80)
+    assert max(map(len, narrow.rows[0][0].split("\n"))) <= 40 and narrow.rows[1] == ("y", 1, 2)
+    assert ResultTable("t", ("name",), (("x" * 50,),)).fitted(80)[0].rows == (("x" * 50,),), "there is room"
