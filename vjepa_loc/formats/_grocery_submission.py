@@ -58,7 +58,9 @@ def write_predictions(
     for video_id, own in of_video.items():
         video, name = dataset.videos[video_id], file_name(video_id)
         if len(name.encode()) > _MOST_NAME_BYTES:
-            raise DatasetError(f"video {video_id[:40]!r}...: expected an id of at most {_MOST_NAME_BYTES} bytes, files are named by it")
+            raise DatasetError(
+                f"video {video_id[:40]!r}...: expected an id of at most {_MOST_NAME_BYTES} bytes, files are named by it"
+            )
         texts[path / "tal" / f"{name}.txt"] = "".join(_tal_line(event, video) for event in own)
         tubes = [_stal_tube(event, video) for event in own if event.num_boxes]
         texts[path / "stal" / f"{name}.json"] = json.dumps(tubes) + "\n"
@@ -67,7 +69,8 @@ def write_predictions(
     account = Account("grocery")
     for file in sorted(file for folder in {file.parent for file in texts} for file in folder.iterdir()):
         if file not in texts:
-            account.count("other_files_there", f"{file.relative_to(path)} was there before and is of no video written now; remove it")
+            name = file.relative_to(path)
+            account.count("other_files_there", f"{name} was there before and is of no video written now; remove it")
     account.counts.update(
         videos=len(of_video), tal_events=len(events), stal_tubes=sum(event.num_boxes > 0 for event in events)
     )

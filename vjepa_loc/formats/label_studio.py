@@ -232,8 +232,8 @@ def _clock(video: Video, task: Task, account: Account) -> Clock:
     if rate is None or video.fps is None:
         account.count(
             "tasks_without_frame_rate",
-            f"{task.place} does not say at how many frames per second it counts, its frames are taken as the video's own; a project "
-            f"that sets no framerate counts {DEFAULT_FRAME_RATE:g}: then put 'fps' into the task's data",
+            f"{task.place} does not say at how many frames per second it counts, its frames are taken as the video's own; a "
+            f"project that sets no framerate counts {DEFAULT_FRAME_RATE:g}: then put 'fps' into the task's data",
         )
         return Clock(1.0, end_frame)
     scale = video.fps / rate
