@@ -275,6 +275,9 @@ def _notes_of_other(
     comparable = {name: result for name, result in results.items() if others[name].inapplicable is None}
     if undefined := [key for name, result in comparable.items() for key in result.headline if key not in others[name].values]:
         notes.append(f"no difference for figures that are undefined there: {', '.join(undefined)}")
+    # What is said of the truth holds for both.
+    own = _merged_notes(results)
+    notes += [note for note in _merged_notes({name: others[name] for name in comparable}) if note not in own]
     if against.missing_videos:
         notes.append(f"not in its store, their events count as missed: {', '.join(against.missing_videos)}")
     if num_elsewhere:

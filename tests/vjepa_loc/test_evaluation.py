@@ -199,6 +199,27 @@ def test_differences_stand_in_the_order_of_the_figures_and_undefined_ones_are_na
     assert "o: no difference for figures that are undefined there: spotting/start_error_frames, spotting/end_error_frames" in evaluation.notes
 
 
+def test_what_metrics_say_of_the_other_predictions_is_noted_once(dataset, predictions):
+    odd = [*predictions, event("v0", 0, 10, 0.9, "rummage")]
+
+    def said(own):
+        notes = evaluate(dataset, "val", own, ["tal"], against=OtherPredictions("o", odd)).notes
+        return [note.partition(" has")[0] for note in notes if "rummage" in note]
+
+    assert said(predictions) == ["o: tal: label 'rummage'"] and said(odd) == ["tal: label 'rummage'"]
+
+
+def test_all_metrics_are_asked_for_the_thresholds_that_papers_give(dataset, predictions):
+    singles = ("0.20", "0.25", "0.30", "0.40", "0.50", "0.60", "0.70", "0.75", "0.90")
+    means = ("0.30:0.70", "0.50:0.95", "0.05:0.45", "0.10:0.90")
+    figures = evaluate(dataset, "val", predictions, ["all"], bootstrap=Bootstrap(0)).metrics
+    for metric in ("tal", "stal", "tube_map[multisports]", "frame_map[coco]"):
+        assert [key for key in figures if key.startswith(f"{metric}/map@")] == [f"{metric}/map@{name}" for name in (*singles, *means)]
+    # What is asked for stands above it.
+    asked = evaluate(dataset, "val", predictions, ["all"], "0.35", bootstrap=Bootstrap(0)).metrics
+    assert [key for key in asked if key.startswith("tal/")] == ["tal/map@0.35"]
+
+
 @pytest.mark.parametrize("with_truth", [True, False])
 @pytest.mark.parametrize("with_predictions", [True, False])
 def test_all_metrics_give_files_also_where_there_is_nothing(dataset, predictions, tmp_path, with_truth, with_predictions):
