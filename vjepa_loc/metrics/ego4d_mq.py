@@ -9,9 +9,10 @@ truths found. IoU is there the common part over the hull of both intervals, whic
 last bit.
 
 `map@0.10` (eval_detection.py) is ActivityNet's as in `tal`, and `map@0.10:0.50` its mean over the five thresholds, as
-its configuration writes them (not linspace's). The official tool reads two files, one of retrieved and one of detected moments; here both come from one, so its order should
-be by score: the notes count predictions that follow one of lower score. The tool stops with an error at a video
-without predictions, whose truths are missed here; predictions of a label without truth are left out and counted.
+its configuration writes them (not linspace's). The official tool reads two files, one of retrieved and one of detected
+moments; here both come from one, so its order should be by score: the notes count predictions that follow one of lower
+score. The tool stops with an error at a video without predictions, whose truths are missed here; predictions of a label
+without truth are left out and counted.
 
 By default recall stands at 0.3, 0.5 and 0.7, and precision at 0.1 to 0.5 with their mean, as there; other thresholds
 hold for both.
