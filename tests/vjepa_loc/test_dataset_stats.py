@@ -50,6 +50,9 @@ def test_lengths_and_sizes_by_hand():
     lengths = rows(stats, "Lengths of events in frames")
     assert (lengths["train"]["shortest"], lengths["train"]["median"], lengths["train"]["longest"]) == (10, 10, 11)
     assert lengths["take"]["number"] == 3
+    even = Dataset(("take",), index_videos(VIDEOS), [Event("a", "take", 0, length) for length in range(5, 60, 5)])
+    (lengths,) = [row for name, row in rows(dataset_stats(even), "Lengths of events in frames").items() if name == "take"]
+    assert list(lengths.values()) == pytest.approx([11, 5, 10, 30, 30, 50, 55])
     sizes = rows(stats, "Sizes of boxes in pixels")
     # A box of 4 by 9 is as large as a square of 6.
     assert (sizes["all"]["number"], sizes["all"]["smallest"], sizes["all"]["largest"]) == (11, 6, 10)
