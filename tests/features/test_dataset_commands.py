@@ -1,10 +1,12 @@
 """`cli.py dataset check | split | stats` through the command line."""
 
+import dataclasses
 import json
 
 import pytest
 
 import cli
+from features import dataset_check
 from tests.features.conftest import write_clip
 from vjepa_loc.dataset import read_dataset
 
@@ -50,6 +52,20 @@ def test_check_takes_length_and_size_from_the_video(dataset_path, capsys, wrong,
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert [finding["kind"] for finding in findings if finding["severity"] == "error"] == [kind]
     assert run("check", "--dataset", dataset_path, "--no-decode") == 0
+
+
+def test_damage_is_a_warning_with_the_first_message(dataset_path, capsys, monkeypatch):
+    decoded = dataset_check.check_videos
+
+    def with_damage(*arguments, **options):
+        first, *others = decoded(*arguments, **options)
+        return [dataclasses.replace(first, num_errors=3, damage="no reference frame"), *others]
+
+    monkeypatch.setattr(dataset_check, "check_videos", with_damage)
+    assert run("check", "--dataset", dataset_path, "--json") == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    (damage,) = [finding for finding in findings if finding["kind"] == "damaged video"]
+    assert damage["severity"] == "warning" and damage["text"] == "video 'v0': 3 errors while decoding, the first: no reference frame"
 
 
 def test_check_names_videos_that_are_not_there_or_no_videos(dataset_path, capsys):
