@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from vjepa_loc import splitting
 from vjepa_loc.dataset import Dataset, Video, index_videos
 from vjepa_loc.errors import ConfigError, DatasetError, UnknownNameError
 from vjepa_loc.events import Event
@@ -48,6 +49,22 @@ def test_rare_labels_are_shared_out():
     # Without stratification some seed puts the four rare ones elsewhere.
     plain = [events_per_split(draw_splits(dataset(), {"train": 2, "val": 1, "test": 1}, seed, stratified=False)) for seed in range(8)]
     assert any(counts["train", "rare"] != 2 for counts in plain)
+
+
+def test_of_several_drawings_the_most_even_is_kept(monkeypatch):
+    whole, shares = dataset(13, group_size=3), {"train": 0.6, "val": 0.4}
+
+    def unevenness(seed):
+        drawn = draw_splits(whole, shares, seed)
+        got = events_per_split(drawn) + Counter((split, "videos") for split in split_of(drawn).values())
+        total = Counter({"videos": 13}) + Counter(event.label for event in whole.events)
+        wanted = {(split, what): share * count for split, share in shares.items() for what, count in total.items()}
+        return sum(((got[place] - number) / max(number, 1)) ** 2 for place, number in wanted.items())
+
+    best = [unevenness(seed) for seed in range(5)]
+    monkeypatch.setattr(splitting, "NUM_DRAWINGS", 1)
+    single = [unevenness(seed) for seed in range(40)]
+    assert max(best) <= min(single) + 1e-9 < max(single)
 
 
 def test_groups_stay_together_unless_videos_are_taken_one_by_one():
