@@ -97,3 +97,10 @@ def test_a_long_name_of_a_row_is_broken_too():
     (narrow,) = table.fitted(80)
     assert max(map(len, narrow.rows[0][0].split("\n"))) <= 40 and narrow.rows[1] == ("y", 1, 2)
     assert ResultTable("t", ("name",), (("x" * 50,),)).fitted(80)[0].rows == (("x" * 50,),), "there is room"
+
+
+@pytest.mark.parametrize("room", range(-3, 12))
+def test_a_first_column_that_leaves_next_to_no_room_is_printed_all_the_same(room):
+    width = 40
+    table = ResultTable("Long names", ("name", "text"), (("n" * (width - 4 - room), "a text of several words"),))
+    assert [part.rows[0][0].replace("\n", "") for part in table.fitted(width)] == [table.rows[0][0]]
