@@ -264,6 +264,9 @@ def test_unknown_names_are_refused_with_what_there_is(dataset):
         evaluate(dataset, "val", [], [])
     with pytest.raises(DatasetError, match=r"in video 'v1' .*: expected an end before frame 1099511627776, got 1.7e\+18; are these nanoseconds"):
         evaluate(dataset, "val", [event("v0", 0, 10, 0.9), Event("v1", "take", 0, 1.7e18, score=0.9)])
+    with pytest.raises(DatasetError, match="expected an end before frame 1099511627776"):
+        evaluate(dataset, "val", [Event("v1", "take", 0, 2**40, score=0.9)])
+    assert evaluate(dataset, "val", [Event("v1", "take", 0, 2**40 - 1, score=0.9)], bootstrap=Bootstrap(0)).metrics
     with pytest.raises(DatasetError, match="expected a score, got none"):
         evaluate(dataset, "val", [event("v0", 0, 10)])
 
