@@ -156,7 +156,9 @@ def evaluate(
 
             seams = seams_of_stores(stores, [video.id for video in truth.videos_of_split(split)])
         other = None if against is None else other_predictions(against, truth, split, stores or ())
-        evaluation, folder = score(truth, split, events, names, iou, bootstrap=bootstrap, against=other, seams=seams), out
+        evaluation, folder = score(
+            truth, split, events, names, iou, bootstrap=bootstrap, against=other, seams=seams, predictions_file=str(predictions)
+        ), out
     else:
         from heads import load_run
         from heads.training.run_folder import newest_finished_run

@@ -314,6 +314,7 @@ def test_a_prediction_file_is_scored_without_model_store_or_video(workspace, run
     assert code == 0 and json.loads(out)["metrics"]["stal/map@0.50"] == 1.0
     metrics = json.loads((workspace / "report" / "metrics.json").read_text())
     assert metrics["split"] == "val" and metrics["run"] is None and metrics["store_fingerprints"] == []
+    assert metrics["predictions_file"].endswith(".json") and metrics["dataset"].endswith("dataset.json")
     assert set(metrics["metrics"]) == {f"{kind}/map@{iou}" for kind in ("tal", "stal") for iou in ("0.25", "0.50", "0.50:0.95")}
     assert (workspace / "report" / "report.html").is_file() and (workspace / "report" / "predictions.json").is_file()
     code, out, _ = run("evaluate", "--predictions", "p.json", "--split", "all", "--metric", "tal", "--iou", "0.5")

@@ -81,6 +81,7 @@ class Evaluation:
     intervals: dict[str, Interval] = field(default_factory=dict)
     bootstrap: Bootstrap = Bootstrap(0)
     run: str | None = None
+    predictions_file: str | None = None
     store_fingerprints: tuple[str, ...] = ()
     missing_videos: tuple[str, ...] = ()
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -128,9 +129,12 @@ class Evaluation:
     def to_dict(self) -> dict:
         """The content of `metrics.json`."""
         content = {
+            "dataset": None if self.dataset.path is None else str(self.dataset.path),
             "split": self.split,
             "run": self.run,
+            "predictions_file": self.predictions_file,
             "store_fingerprints": list(self.store_fingerprints),
+            "protocols": self.protocols,
             "metrics": self.metrics,
             "intervals": {key: list(interval) for key, interval in self.intervals.items()},
             "bootstrap": {"resamples": self.bootstrap.resamples, "seed": self.bootstrap.seed},
@@ -189,13 +193,15 @@ def evaluate(
     bootstrap: Bootstrap = Bootstrap(),
     against: OtherPredictions | None = None,
     seams: Mapping[str, np.ndarray] | None = None,
+    predictions_file: str | None = None,
 ) -> Evaluation:
     """Score `predictions` against the truth of a split (`all` is every video).
 
     `metrics` are names of metrics, or `all`. `iou` replaces the metrics' own thresholds: text as `parse_iou` reads
     it, or numbers. `fingerprints` are those of the stores behind the predictions. `missing_videos` keep their truth
     as misses and are listed. Predictions in other videos of the dataset are left out, and noted. `against` are
-    compared on the same resamples of the videos. `seams` as in `ScoringInput`.
+    compared on the same resamples of the videos. `seams` as in `ScoringInput`. `predictions_file` is where the
+    predictions come from, to be told.
 
     Raises UnknownNameError for a split, metric or missing video that does not exist, ConfigError for wrong
     thresholds or no metric, DatasetError for a prediction without a score.
@@ -232,6 +238,7 @@ def evaluate(
         intervals=intervals,
         bootstrap=Bootstrap(len(weights_WV), bootstrap.seed),
         run=run,
+        predictions_file=predictions_file,
         store_fingerprints=tuple(fingerprints),
         missing_videos=tuple(video_id for video_id in dict.fromkeys(missing_videos) if video_id in in_split),
         baselines={name: dict(figures) for name, figures in (baselines or {}).items()},
