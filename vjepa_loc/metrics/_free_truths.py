@@ -11,6 +11,7 @@ Shapes: K pairs, R thresholds, P predictions, S suitors.
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 
 # Predictions times thresholds that are worked on at once, so that memory stays small.
 _CHUNK = 4_000_000
@@ -31,9 +32,12 @@ def match_pairs(
     """
     thresholds_R = np.asarray(thresholds_R, dtype=np.float64)
     matched_KR = np.zeros((len(prediction_K), len(thresholds_R)), dtype=bool)
-    if not len(prediction_K):
+    # Sorting is what takes long, and at high thresholds few pairs are left.
+    near = np.flatnonzero(similarity_K >= thresholds_R.min(initial=np.inf))
+    if not len(near):
         return matched_KR
-    order_K = np.lexsort((-truth_K if last_of_equals else truth_K, -similarity_K, prediction_K))
+    prediction_K, truth_K, similarity_K = prediction_K[near], truth_K[near], similarity_K[near]
+    order_K = _by_choice(prediction_K, -truth_K if last_of_equals else truth_K, similarity_K)
     similarity_K = similarity_K[order_K]
     truth_K = np.unique(truth_K[order_K], return_inverse=True)[1]
     first_P = np.flatnonzero(np.diff(prediction_K[order_K], prepend=-1))
@@ -42,8 +46,22 @@ def match_pairs(
         some_R = thresholds_R[start : start + step]
         reach_RP = np.stack([np.add.reduceat(similarity_K >= level, first_P, dtype=np.int64) for level in some_R])
         at, level = _accepted(first_P, reach_RP, truth_K, num_truths)
-        matched_KR[order_K[at], start + level] = True
+        matched_KR[near[order_K[at]], start + level] = True
     return matched_KR
+
+
+def _by_choice(prediction_K: np.ndarray, tie_K: np.ndarray, similarity_K: np.ndarray) -> np.ndarray:
+    """The order (K,) by prediction, then descending similarity, then `tie_K`.
+
+    Most predictions are near one truth alone: counting brings them into order, and only the others are sorted.
+    """
+    num_pairs = len(prediction_K)
+    places = sparse.coo_array((np.arange(num_pairs), (prediction_K, np.arange(num_pairs)))).tocsr()
+    order_K = places.data
+    among_several = np.repeat(np.diff(places.indptr) > 1, np.diff(places.indptr))
+    several = order_K[among_several]
+    order_K[among_several] = several[np.lexsort((tie_K[several], -similarity_K[several], prediction_K[several]))]
+    return order_K
 
 
 def _accepted(
