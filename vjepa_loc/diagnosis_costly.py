@@ -38,15 +38,22 @@ def costly_missed(inputs: ScoringInput, found: Findings) -> list[dict]:
     rows = []
     for at in missed[np.lexsort((-length, num_truths_L[truths.label_N[missed]]))][:NUM_SHOWN].tolist():
         nearest = int(found.nearest_G[at])
-        kind = int(found.kind_P[nearest]) if nearest >= 0 else None
         rows.append(
             _where(inputs, truths, at)
             | {"mAP that hangs on it": 1 / float(num_truths_L[truths.label_N[at]] * num_labels)}
             | _other(inputs, inputs.predictions, nearest, "nearest prediction")
-            | {"it is": "none near" if kind is None else "true, of another truth" if kind == FOUND else KINDS[kind]}
+            | {"it is": _kind_text(found, nearest, at)}
             | _overlaps(found, nearest, found.nearest_overlap_G[at], found.nearest_time_iou_G[at])
         )
     return rows
+
+
+def _kind_text(found: Findings, prediction: int, truth: int) -> str:
+    """What a prediction that is near a missed truth is; its kind was given with respect to the truth it is nearest to."""
+    if prediction < 0:
+        return "none near"
+    kind = "true" if found.kind_P[prediction] == FOUND else KINDS[found.kind_P[prediction]]
+    return kind if found.truth_P[prediction] in (truth, -1) else f"{kind}, of another truth"
 
 
 def _where(inputs: ScoringInput, table: EventTable, at: int) -> dict:

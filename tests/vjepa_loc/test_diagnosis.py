@@ -259,6 +259,13 @@ def test_the_most_costly_come_with_their_places():
     assert missed[1]["temporal IoU"] == 0.4 and missed[1]["nearest prediction"] == "take"
 
 
+def test_a_kind_that_was_given_with_respect_to_another_truth_says_so():
+    # The second prediction is a double of the second truth, and overlaps the first, which is missed, more than any other.
+    truths = [event(0, 130), event(50, 100)]
+    (missed,) = figures(truths, [event(50, 100, score=0.9), event(40, 95, score=0.8)])["costly_missed"]
+    assert (missed["start"], missed["its start"], missed["it is"]) == (0, 40, "double detection, of another truth")
+
+
 def test_tables_and_pictures_are_drawn_from_the_figures():
     diagnosis = diagnose(inputs_of(TRUTHS, [event(0, 40, PLACE, 0.5), event(100, 140, LOOSE, 0.4, "return")]))
     assert [table.slug for table in diagnosis.tables] == [
