@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vjepa_loc.dataset import FPS_NOMINAL_KEY, Video
-from vjepa_loc.errors import DatasetError, VideoError
+from vjepa_loc.errors import DatasetError
 from vjepa_loc.events import check_name
 from vjepa_loc.formats._cvat_xml import Document, Node, whole_number
 from vjepa_loc.formats._grocery_layout import SPLIT_OF_FOLDER, VIDEO_SUFFIXES
 from vjepa_loc.formats._json_file import located
-from vjepa_loc.formats._reading import Account, Probed, ask
+from vjepa_loc.formats._reading import Account, Probed, ask_or_count
 from vjepa_loc.formats._video_files import find_video
 
 NOMINAL_FPS = 25.0
@@ -68,13 +68,9 @@ def build_video(task: Task, file: Path, root: Path, taken: set[str], probe, acco
     check_name(known.get("id"), "id")
     taken.add(known["id"])
     probed = Probed()
-    if video_file is None or not video_file.exists():
-        account.counts["videos_without_file"] += 1
-    elif any(known.get(name) is None for name in ("fps", "num_frames", "width", "height")):
-        try:
-            probed = ask(probe, video_file)
-        except VideoError as error:
-            account.count("videos_unreadable", str(error))
+    found = video_file if video_file is not None and video_file.exists() else None
+    if found is None or any(known.get(name) is None for name in ("fps", "num_frames", "width", "height")):
+        probed = ask_or_count(probe, found, account)
     for name in ("width", "height"):
         if None not in (known.get(name), getattr(probed, name)) and known[name] != getattr(probed, name):
             reason = f"{file}: it states {name} {known[name]}, {video_file} has {getattr(probed, name)}"

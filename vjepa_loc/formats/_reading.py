@@ -41,6 +41,18 @@ def ask(probe, file: Path) -> Probed:
     return Probed(fps=None if fps is None else float(fps), **whole)
 
 
+def ask_or_count(probe, file: Path | None, account: Account) -> Probed:
+    """As `ask`, where a file was found; a video without one, or with one that cannot be used, is counted, and nothing is known of it."""
+    if file is None:
+        account.counts["videos_without_file"] += 1
+        return Probed()
+    try:
+        return ask(probe, file)
+    except VideoError as error:
+        account.count("videos_unreadable", str(error))
+        return Probed()
+
+
 @dataclass
 class Account:
     """Counts and remarks of one reading or writing: what was there, what was cut, what was left out and why.

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vjepa_loc.dataset import FPS_NOMINAL_KEY, Dataset, Video, check_events, event_place, index_videos, unknown_text
-from vjepa_loc.errors import DatasetError, VideoError
+from vjepa_loc.errors import DatasetError
 from vjepa_loc.events import Event, check_name, finite_number
 from vjepa_loc.formats._json_file import dump_entries, kind_of, load_object, located
-from vjepa_loc.formats._reading import Account, Probed, ask, kept_extra
+from vjepa_loc.formats._reading import Account, ask_or_count, kept_extra
 from vjepa_loc.formats.native import EVENT_KEYS, VIDEO_KEYS
 from vjepa_loc.timegrid import nominal_frames_to_seconds, nominal_seconds_to_frames
 
@@ -175,14 +175,7 @@ def _stems(video_id: str) -> list[str]:
 def _build_video(video_id: str, entry: dict, file: Path | None, probe, account: Account) -> Video:
     subset = entry.get("subset")
     extra = kept_extra(entry, _ENTRY_KEYS, VIDEO_KEYS, account, repr(video_id))
-    probed = Probed()
-    if file is None:
-        account.counts["videos_without_file"] += 1
-    else:
-        try:
-            probed = ask(probe, file)
-        except VideoError as error:
-            account.count("videos_unreadable", str(error))
+    probed = ask_or_count(probe, file, account)
     fps = probed.fps if probed.fps is not None else entry.get("fps")
     if fps is None:
         fps = NOMINAL_FPS

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vjepa_loc.dataset import FPS_NOMINAL_KEY, Dataset, Video, index_videos
-from vjepa_loc.errors import DatasetError, MissingFileError, VideoError
+from vjepa_loc.errors import DatasetError, MissingFileError
 from vjepa_loc.events import Event
 from vjepa_loc.formats._boris_project import KEPT_EXTRA, KEPT_VIDEO_EXTRA, VIDEO_VARIABLES, project_of, read_project
 from vjepa_loc.formats._boris_table import Coding, Media, Observation, number_of, read_table
 from vjepa_loc.formats._json_file import dump_entries, load_object, located
-from vjepa_loc.formats._reading import Account, Probed, ask
+from vjepa_loc.formats._reading import Account, Probed, ask_or_count
 from vjepa_loc.formats._video_files import find_video
 from vjepa_loc.timegrid import nominal_seconds_to_frames
 
@@ -139,14 +139,7 @@ def _find_clips(observations: list[Observation], folder: Path, probe, account: A
                 account.count("observations_of_a_video_seen_before", f"{observation.id!r} adds to the events of {media.path!r}")
                 continue
             file = find_video(folder, media.path, [_file_name(media.path).name]) if media.path else None
-            probed = Probed()
-            if file is None:
-                account.counts["videos_without_file"] += 1
-            else:
-                try:
-                    probed = ask(probe, file)
-                except VideoError as error:
-                    account.count("videos_unreadable", str(error))
+            probed = ask_or_count(probe, file, account)
             name = _video_name(observation) or _file_name(media.path).stem or media.path or observation.id
             clips[key] = _Clip(media, name, probed, observation.variables, file)
     for by_path in (True, False):

@@ -17,12 +17,12 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from vjepa_loc.dataset import FPS_NOMINAL_KEY, Dataset, Video, check_events, event_place, index_videos, unknown_text
-from vjepa_loc.errors import DatasetError, VideoError
+from vjepa_loc.errors import DatasetError
 from vjepa_loc.events import Event
 from vjepa_loc.formats._json_file import dump_list, located
 from vjepa_loc.formats._label_studio_regions import OWN_KEY, Clock, read_region, region_of
 from vjepa_loc.formats._label_studio_tasks import DEFAULT_FRAME_RATE, Task, load_tasks, regions_of
-from vjepa_loc.formats._reading import Account, Probed, ask, kept_extra
+from vjepa_loc.formats._reading import Account, ask_or_count, kept_extra
 from vjepa_loc.formats.native import VIDEO_KEYS
 
 _OWN_FIELDS = ("num_frames", "width", "height", "split", "group", "label")
@@ -195,14 +195,7 @@ def _chosen(task: Task, account: Account) -> list[tuple[str, dict]]:
 
 def _build_video(video_id: str, task: Task, folder: Path, probe, account: Account) -> Video:
     file = task.find_file(folder)
-    probed = Probed()
-    if file is None:
-        account.counts["videos_without_file"] += 1
-    else:
-        try:
-            probed = ask(probe, file)
-        except VideoError as error:
-            account.count("videos_unreadable", str(error))
+    probed = ask_or_count(probe, file, account)
     own = task.own if isinstance(task.own.get("extra", {}), dict) else {}
     extra = kept_extra(own.get("extra", {}), (), VIDEO_KEYS, account, repr(video_id))
     fps = probed.fps or task.frame_rate()
