@@ -12,7 +12,7 @@ from heads.training.fit import train_head
 from heads.training.scoring import evaluate_run
 from heads.training.train_settings import HEADS_PACKAGE, read_train_settings
 from store_table import progress
-from vjepa_loc.dataset import Dataset, read_dataset
+from vjepa_loc.dataset import read_dataset
 from vjepa_loc.errors import ConfigError
 from vjepa_loc.plugins import load_plugin
 from vjepa_loc.workspace import read_workspace

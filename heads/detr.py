@@ -7,7 +7,6 @@ layer by the Hungarian method. A plain DETR from learnt queries alone needs far 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
