@@ -21,6 +21,7 @@ from features.durable import ABSENT, unreadable
 from features.places import Place
 from features.schema import LEVELS, Storage, VideoMeta
 from features.step_array import Part, ShardedArray, Verify, ZarrArray, read_whole
+from features.step_values import StepArray, convert_steps, decode_steps
 from features.zarr_layout import POOL_SIZES, ArraySpec, spec_of
 from vjepa_loc.errors import CorruptStoreError, StoreError, UnknownNameError, VjepaLocError, nearest_name
 
@@ -30,13 +31,9 @@ if TYPE_CHECKING:
     from vjepa_loc.spacegrid import SpaceGrid
     from vjepa_loc.timegrid import TimeGrid
 
-# Steps that are decoded from int8 at a time: enough to copy in one go, few enough to stay in the cache.
-_BLOCK_STEPS = 8
 _INT8, _FLOAT16 = np.dtype(np.int8), np.dtype(np.float16)
 _RAW_DTYPES = _FLOAT16, np.dtype(np.float32)
 _STANDARD_DTYPES = (np.dtype(np.float32),)
-
-StepArray = ShardedArray | CompressedArray | ZarrArray
 
 _SHARD = re.compile(rf"({'|'.join((*LEVELS, 'scale'))})/c/")
 
@@ -201,11 +198,11 @@ class StoredVideo:
         if values.shape != shape or values.dtype not in dtypes:
             raise _wrong_out(values, shape, dtypes)
         if array.spec.dtype == "int8":
-            self._decode(start, stop, values, part, standard)
+            decode_steps(self._coded or self._open_coded(), self._channel_level, start, stop, values, part, standard)
         elif values.dtype == np.float16:
             array.read(start, stop, values, part)
         else:
-            self._convert(array, start, stop, values, part, standard)
+            convert_steps(array, start, stop, values, part, standard)
         return values if out is None else out
 
     def read_codes(
@@ -258,65 +255,11 @@ class StoredVideo:
             return self._files(name).read_bytes(chunk)[-CRC_BYTES:]
         return array.checksums(int(chunk.split("/")[1]))
 
-    def _decode(self, start: int, stop: int, values: np.ndarray, part: Part | None, standard: Any) -> None:
-        import torch
-
-        from features.quantise import dequantise
-
-        mean_C, std_C = self._channel_level
-        if standard is not None:
-            # (code * scale * std + mean - its mean) / its std is the same decoding with other constants.
-            its_mean_C, its_std_C = self._standard(standard)
-            mean_C, std_C = (mean_C - its_mean_C) / its_std_C, std_C / its_std_C
-        codes, scale = self._coded or self._open_coded()
-        out_THWC = torch.from_numpy(values)
-        stored = codes.in_place(start, stop), scale.in_place(start, stop)
-        if stored[0] is not None and stored[1] is not None:
-            dequantise(*(_part_of(each, part) for each in stored), mean_C, std_C, out_THWC)
-            return
-        block = min(_BLOCK_STEPS, max(stop - start, 1))
-        codes_THWC = np.empty((block, *values.shape[1:]), np.int8)
-        scale_THW = np.empty((block, *values.shape[1:3]), np.float16)
-        for first in range(start, stop, block):
-            n = min(block, stop - first)
-            self.read_codes(first, first + n, (codes_THWC[:n], scale_THW[:n]), part=part)
-            out_nHWC = out_THWC[first - start : first - start + n]
-            dequantise(torch.from_numpy(codes_THWC[:n]), torch.from_numpy(scale_THW[:n]), mean_C, std_C, out_nHWC)
-
     @cached_property
     def _channel_level(self) -> "tuple[Tensor, Tensor]":
         import torch
 
         return torch.tensor(self.mean), torch.tensor(self.std)
-
-    def _convert(
-        self, array: StepArray, start: int, stop: int, values: np.ndarray, part: Part | None, standard: Any
-    ) -> None:
-        import torch
-
-        from features.quantise import scale_and_shift
-
-        stored = array.in_place(start, stop)
-        if stored is None:
-            stored = np.empty(values.shape, np.float16)
-            array.read(start, stop, stored, part)
-            part = None
-        values_THWC, out_THWC = _part_of(stored, part), torch.from_numpy(values)
-        if standard is None:
-            out_THWC.copy_(values_THWC)
-        else:
-            mean_C, std_C = self._standard(standard)
-            scale_and_shift(values_THWC, 1 / std_C, -mean_C / std_C, out_THWC)
-
-    def _standard(self, standard: Any) -> "tuple[Tensor, Tensor]":
-        import torch
-
-        mean_C, std_C = (torch.tensor(np.asarray(values), dtype=torch.float32) for values in standard)
-        expected = self.mean.shape
-        if mean_C.shape != expected or std_C.shape != expected or not (std_C > 0).all():
-            got = f"{tuple(mean_C.shape)} and {tuple(std_C.shape)}"
-            raise ValueError(f"standard: expected a mean and a positive std of shape {expected}, got {got}")
-        return mean_C, std_C
 
     def _outside(self, start: int, stop: int) -> IndexError:
         return IndexError(f"video {self.id!r}: expected steps within 0..{self.num_steps}, got {start}..{stop}")
@@ -406,12 +349,6 @@ def _part_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
     """(h, w, C) of a part of steps (n, H, W, C)."""
     rows, columns = part
     return len(range(*rows.indices(shape[1]))), len(range(*columns.indices(shape[2]))), shape[3]
-
-
-def _part_of(steps: np.ndarray, part: Part | None) -> "Tensor":
-    import torch
-
-    return torch.from_numpy(steps if part is None else steps[:, *part])
 
 
 def _wrong_out(values: np.ndarray, shape: tuple[int, ...], dtypes: tuple[np.dtype, ...]) -> ValueError:

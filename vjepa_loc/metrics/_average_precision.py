@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from vjepa_loc.scoring_input import ScoringInput
 from vjepa_loc.metrics._ratios import mean_of_known
 from vjepa_loc.metrics._result import MetricResult
+from vjepa_loc.scoring_input import ScoringInput
 
 # Up to so many entries of a metric each get an interval.
 _FEW = 4
