@@ -1,7 +1,8 @@
-"""The decoding process: `python -m features.decode_child FD`, started and killed by `features.decode_worker`.
+"""The decoding process: `python -m features.decode_child FD RING`, started and killed by `features.decode_worker`.
 
-It answers requests on the socket `FD`, ignores Ctrl-C (its parent decides), and ends when its parent does: then the socket or
-its standard input, which the parent holds open and never writes to, is closed.
+It answers requests on the socket `FD`, with frames in the ring behind the descriptor `RING`; it ignores Ctrl-C (its parent
+decides), and ends when its parent does: then the socket or its standard input, which the parent holds open and never writes
+to, is closed.
 """
 
 import os
@@ -18,15 +19,19 @@ def main() -> None:
     # Loaded only now, so that neither Ctrl-C nor the parent's end meets a process that is still importing.
     import torch
 
-    from features.decode_protocol import Ready
+    from features.decode_protocol import Ready, Release
     from features.decode_serve import serve
+    from features.frame_ring import FrameRing
 
     torch.set_num_threads(1)
-    connection = Connection(int(sys.argv[1]))
+    connection, ring = Connection(int(sys.argv[1])), FrameRing(int(sys.argv[2]))
     try:
         connection.send(Ready())
         while True:
-            serve(connection, connection.recv())
+            request = connection.recv()
+            # The last frames of a video are given back after its end.
+            if not isinstance(request, Release):
+                serve(connection, ring, request)
     except (EOFError, ConnectionError):
         return
 

@@ -1,13 +1,14 @@
-"""What a decoding process is asked and what it answers, over one connection.
+"""What a decoding process is asked and what it answers, over one connection; the pixels lie in a ring that both share.
 
     parent                          child
                                     Ready, once, when its libraries are loaded
     Request              ->
                          <-         Opened
-                         <-         Frames + their bytes, any number of times; Alive in between, at most every half second
+                         <-         Frames, any number of times; Alive in between, at most every half second
+    Release              ->         any number of times: slots of the ring that may be written again
                          <-         DecodeSummary or Failure, once per Request
 
-The connection's small buffer is the queue: a child that is ahead blocks on it, so it holds one batch of resized frames at most.
+The k-th sampled frame of a video lies in slot k modulo the ring's size. A child that is ahead waits for a slot.
 Shape legend: n sampled frames, h x w encoder input pixels.
 """
 
@@ -41,6 +42,11 @@ class Prepare:
         if self.batch_frames < 1:
             raise ConfigError(f"batch_frames: expected 1 or more, got {self.batch_frames}")
 
+    @property
+    def frame_bytes(self) -> int:
+        """The most that one resized frame takes."""
+        return self.input_height * self.input_width * 3
+
     def space_grid(self, info: VideoInfo) -> SpaceGrid:
         """Where a video's displayed frames lie in the encoder's input."""
         return SpaceGrid.build(self.fit, info.width, info.height, self.input_height, self.input_width, self.patch_px)
@@ -48,12 +54,20 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Request:
-    """One video to decode."""
+    """One video to decode into a ring of `ring_frames` slots, a multiple of the batch."""
 
     path: str
     prepare: Prepare
     decoder: str
     nominal_fps: float | Fraction | None
+    ring_frames: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """Of the video's sampled frames the first `num_frames` are no longer needed."""
+
+    num_frames: int
 
 
 @dataclass(frozen=True)
@@ -77,10 +91,9 @@ class Opened:
 
 @dataclass(frozen=True)
 class Frames:
-    """Announces one batch; the bytes of its uint8 pixels follow."""
+    """The next sampled frames of the video are in the ring."""
 
     frame_numbers_n: np.ndarray
-    shape_nhw3: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,7 @@ class DecodeSummary:
     """What is known of a video after its last frame.
 
     `frame_time_s` is float64 (num_frames,); `damage` is None for a whole video; `busy_s` are the seconds that decoding,
-    resizing and hashing took, without the waiting for a consumer.
+    resizing and hashing took, `blocked_s` those of waiting for a consumer.
     """
 
     info: VideoInfo
@@ -120,6 +133,7 @@ class DecodeSummary:
     decoder: str
     versions: dict[str, str]
     busy_s: float
+    blocked_s: float
 
     @property
     def sha256(self) -> str:

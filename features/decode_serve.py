@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from features.decode import open_video
-from features.decode_protocol import Alive, DecodeSummary, Failure, Frames, Opened, Request
+from features.decode_protocol import Alive, DecodeSummary, Failure, Frames, Opened, Release, Request
+from features.frame_ring import FrameRing
 from features.preprocess import resize_uint8
 from features.sampling import FrameSampler
 from vjepa_loc.errors import VideoError, VjepaLocError
@@ -18,10 +19,10 @@ ALIVE_EVERY_S = 0.5
 MAX_RESIZED_PX = 1 << 26
 
 
-def serve(connection: Connection, request: Request) -> None:
+def serve(connection: Connection, ring: FrameRing, request: Request) -> None:
     """Answers one request; the last message is a DecodeSummary or a Failure. Raises only what the connection raises."""
     try:
-        summary = _decode(_Outbox(connection), request)
+        summary = _decode(_Parent(connection, request), ring, request)
     except (EOFError, ConnectionError):
         raise
     except VjepaLocError as error:
@@ -33,19 +34,22 @@ def serve(connection: Connection, request: Request) -> None:
         connection.send(summary)
 
 
-class _Outbox:
-    """Sends messages and knows how long the sending blocked."""
+class _Parent:
+    """The other end: takes messages, gives slots back; knows how long this end waited for it."""
 
-    def __init__(self, connection: Connection):
+    def __init__(self, connection: Connection, request: Request):
         self._connection = connection
+        self._num_slots = request.ring_frames
+        self._num_released = 0
         self._last_s = time.monotonic()
         self.blocked_s = 0.0
 
-    def send(self, message: object, pixels: memoryview | None = None) -> None:
+    def send(self, message: object) -> None:
         start_s = time.monotonic()
         self._connection.send(message)
-        if pixels is not None:
-            self._connection.send_bytes(pixels)
+        # Read as they come, or the parent would at last block on a full connection.
+        while self._connection.poll():
+            self._take_release()
         self._last_s = time.monotonic()
         self.blocked_s += self._last_s - start_s
 
@@ -53,13 +57,27 @@ class _Outbox:
         if time.monotonic() - self._last_s > ALIVE_EVERY_S:
             self.send(Alive())
 
+    def slot(self, num_sampled: int) -> int:
+        """The slot of the next sampled frame; waits until it may be written."""
+        if num_sampled - self._num_released >= self._num_slots:
+            start_s = time.monotonic()
+            while num_sampled - self._num_released >= self._num_slots:
+                self._take_release()
+            self._last_s = time.monotonic()
+            self.blocked_s += self._last_s - start_s
+        return num_sampled % self._num_slots
 
-def _decode(outbox: _Outbox, request: Request) -> DecodeSummary:
+    def _take_release(self) -> None:
+        message: Release = self._connection.recv()
+        self._num_released = message.num_frames
+
+
+def _decode(parent: _Parent, ring: FrameRing, request: Request) -> DecodeSummary:
     prepare = request.prepare
     sampler = FrameSampler(prepare.frame_step, prepare.sample_fps)
 
     def wanted(index: int, time_s: float) -> bool:
-        outbox.alive()
+        parent.alive()
         return sampler.takes(index, time_s)
 
     start_s = time.monotonic()
@@ -67,19 +85,20 @@ def _decode(outbox: _Outbox, request: Request) -> DecodeSummary:
         space_grid = prepare.space_grid(reader.info)
         _check_resized_size(request.path, space_grid)
         versions = reader.versions() | {"torch": torch.__version__}
-        outbox.send(Opened(reader.info, space_grid, versions))
+        parent.send(Opened(reader.info, space_grid, versions))
+        slots_nhw3 = torch.from_numpy(ring.frames(request.ring_frames, space_grid.input_height, space_grid.input_width))
         num_sampled = 0
         numbers: list[int] = []
-        resized: list[torch.Tensor] = []
         for frame in reader.frames(wanted):
+            slot = parent.slot(num_sampled)
+            slots_nhw3[slot : slot + 1] = resize_uint8(frame.rgb_HW3[None], space_grid)
             numbers.append(frame.index)
-            resized.append(resize_uint8(frame.rgb_HW3[None], space_grid))
-            if len(numbers) == prepare.batch_frames:
-                _send_frames(outbox, numbers, resized)
             num_sampled += 1
+            if len(numbers) == prepare.batch_frames:
+                _announce(parent, numbers)
         if numbers:
-            _send_frames(outbox, numbers, resized)
-        source = reader.read_source(outbox.alive)
+            _announce(parent, numbers)
+        source = reader.read_source(parent.alive)
     return DecodeSummary(
         info=reader.info,
         num_frames=reader.num_frames,
@@ -91,16 +110,15 @@ def _decode(outbox: _Outbox, request: Request) -> DecodeSummary:
         space_grid=space_grid,
         decoder=request.decoder,
         versions=versions,
-        busy_s=time.monotonic() - start_s - outbox.blocked_s,
+        busy_s=time.monotonic() - start_s - parent.blocked_s,
+        blocked_s=parent.blocked_s,
     )
 
 
-def _send_frames(outbox: _Outbox, numbers: list[int], resized: list[torch.Tensor]) -> None:
-    """Sends and empties the batch."""
-    frames_nhw3 = torch.cat(resized).numpy()
-    outbox.send(Frames(np.array(numbers, dtype=np.int64), frames_nhw3.shape), memoryview(frames_nhw3).cast("B"))
+def _announce(parent: _Parent, numbers: list[int]) -> None:
+    """Tells of the frames with these numbers, and empties the list."""
+    parent.send(Frames(np.array(numbers, dtype=np.int64)))
     numbers.clear()
-    resized.clear()
 
 
 def _check_resized_size(path: str, space_grid: SpaceGrid) -> None:

@@ -5,7 +5,8 @@
         ...  # FrameBatch, FrameBatch, ..., and last a DecodeSummary
 
 One worker decodes one video at a time with one thread; use several for more. All file access happens in the child: a file
-system that hangs is caught by the deadline too.
+system that hangs is caught by the deadline too. Frames come through memory that both processes share (`stream_shared`); `stream`
+copies them out of it.
 """
 
 import contextlib
@@ -16,18 +17,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 
 from features.decode_protocol import (
-    Alive, DecodeSummary, Failure, FrameBatch, Frames, Opened, Prepare, Ready, Request,
+    Alive, DecodeSummary, Failure, FrameBatch, Frames, Opened, Prepare, Ready, Release, Request,
 )
-from vjepa_loc.errors import ConfigError, DecodeTimeoutError, VideoError
+from features.frame_ring import FrameRing
+from vjepa_loc.errors import ConfigError, DecoderDiedError, DecodeTimeoutError
 
 __all__ = ["DecodeSummary", "DecodeWorker", "FrameBatch", "Prepare"]
 
@@ -46,6 +48,7 @@ class DecodeWorker:
         self.deadline_s = deadline_s
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
+        self._ring: FrameRing | None = None
         self._stderr = None
 
     def __enter__(self) -> Self:
@@ -64,9 +67,26 @@ class DecodeWorker:
     ) -> Iterator[FrameBatch | DecodeSummary]:
         """Yields the sampled, resized frames of a video in batches, then its DecodeSummary.
 
-        Raises VideoError where the video cannot be decoded or the child died of it, and DecodeTimeoutError where the child
-        made no progress for `deadline_s`; the worker can be used for the next video either way. Time that the consumer takes
-        does not count. Leaving the iteration early ends the child.
+        Raises VideoError where the video cannot be decoded, DecoderDiedError where the child died of it, and
+        DecodeTimeoutError where it made no progress for `deadline_s`; the worker can be used for the next video either way. Time
+        that the consumer takes does not count. Leaving the iteration early ends the child.
+        """
+        num_frames = 0
+        with contextlib.closing(self.stream_shared(path, prepare, 0, decoder, nominal_fps)) as messages:
+            for message in messages:
+                if isinstance(message, FrameBatch):
+                    num_frames += len(message.frame_numbers_n)
+                    message = replace(message, frames_nhw3=message.frames_nhw3.clone())
+                    self.release(num_frames)
+                yield message
+
+    def stream_shared(
+        self, path: str | Path, prepare: Prepare, num_held: int, decoder: str = "pyav",
+        nominal_fps: float | Fraction | None = None,
+    ) -> Iterator[FrameBatch | DecodeSummary]:
+        """As `stream`, but frames lie in shared memory and are valid until `release`, or the next video, gives their place away.
+
+        The consumer may hold the last `num_held` frames and more while it asks for further ones.
         """
         path = Path(path).absolute()
         if self._process is not None and self._process.poll() is not None:
@@ -74,17 +94,26 @@ class DecodeWorker:
             self._kill()
         if self._process is None:
             self._start(path)
+        # One batch that is being filled, and one that lets the child run ahead.
+        ring_frames = (-(-num_held // prepare.batch_frames) + 2) * prepare.batch_frames
         finished = False
         try:
-            self._send(path, Request(str(path), prepare, decoder, nominal_fps))
+            self._ring.grow(ring_frames * prepare.frame_bytes)
+            self._send(path, Request(str(path), prepare, decoder, nominal_fps, ring_frames))
             opened: Opened | None = None
+            slots_nhw3: torch.Tensor | None = None
+            num_frames = 0
             while True:
                 message = self._receive(path, self.deadline_s)
                 if isinstance(message, Frames):
-                    frames_nhw3 = self._receive_pixels(path, message.shape_nhw3)
+                    start, num_new = num_frames % ring_frames, len(message.frame_numbers_n)
+                    frames_nhw3 = slots_nhw3[start : start + num_new]
+                    num_frames += num_new
                     yield FrameBatch(message.frame_numbers_n, frames_nhw3, opened.info, opened.space_grid, opened.versions)
                 elif isinstance(message, Opened):
                     opened = message
+                    height, width = opened.space_grid.input_height, opened.space_grid.input_width
+                    slots_nhw3 = torch.from_numpy(self._ring.frames(ring_frames, height, width))
                 elif isinstance(message, Failure):
                     finished = True
                     raise message.error
@@ -98,6 +127,13 @@ class DecodeWorker:
             # A child in the middle of a video would answer the next request with the rest of this one.
             if not finished:
                 self._kill()
+
+    def release(self, num_frames: int) -> None:
+        """Of the video that is being streamed, its first `num_frames` sampled frames may be overwritten."""
+        # A child that is gone is told of by the stream.
+        with contextlib.suppress(OSError):
+            if self._connection is not None:
+                self._connection.send(Release(num_frames))
 
     def interrupt(self) -> None:
         """Kills the child, also from another thread: a `stream` that waits for it raises VideoError, the next one starts another."""
@@ -116,11 +152,13 @@ class DecodeWorker:
         search_path = [str(PROJECT_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(search_path), "OMP_NUM_THREADS": "1"}
         self._stderr = tempfile.TemporaryFile()
+        self._ring = FrameRing.create()
         with theirs:
             # -P: a folder named like one of our packages in the current folder must not be imported instead.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "features.decode_child", str(theirs.fileno())],
-                stdin=subprocess.PIPE, stdout=self._stderr, stderr=self._stderr, pass_fds=[theirs.fileno()], env=environment,
+                [sys.executable, "-P", "-m", "features.decode_child", str(theirs.fileno()), str(self._ring.fd)],
+                stdin=subprocess.PIPE, stdout=self._stderr, stderr=self._stderr, pass_fds=[theirs.fileno(), self._ring.fd],
+                env=environment,
             )
         self._connection = Connection(ours.detach())
         try:
@@ -149,15 +187,7 @@ class DecodeWorker:
         except (EOFError, ConnectionError):
             raise self._death(path) from None
 
-    def _receive_pixels(self, path: Path, shape_nhw3: tuple[int, int, int, int]) -> torch.Tensor:
-        frames_nhw3 = np.empty(shape_nhw3, dtype=np.uint8)
-        try:
-            self._connection.recv_bytes_into(memoryview(frames_nhw3).cast("B"))
-        except (EOFError, ConnectionError):
-            raise self._death(path) from None
-        return torch.from_numpy(frames_nhw3)
-
-    def _death(self, path: Path) -> VideoError:
+    def _death(self, path: Path) -> DecoderDiedError:
         """The error for a child that is gone; forgets the child."""
         status = self._process.wait()
         self._stderr.seek(0)
@@ -165,7 +195,7 @@ class DecodeWorker:
         self._kill()
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
         hint = " (out of memory?)" if status == -signal.SIGKILL else ""
-        return VideoError(f"{path}: the decoding process died with {how}{hint}{': ' + lines[-1] if lines else ''}")
+        return DecoderDiedError(f"{path}: the decoding process died with {how}{hint}{': ' + lines[-1] if lines else ''}")
 
     def _kill(self) -> None:
         process, self._process = self._process, None
@@ -178,4 +208,5 @@ class DecodeWorker:
             process.wait(REAP_DEADLINE_S)
         self._connection.close()
         self._stderr.close()
-        self._connection = self._stderr = None
+        self._ring.close()
+        self._connection = self._stderr = self._ring = None

@@ -6,7 +6,12 @@ A message is one line that says what is wrong, where, what was expected, what wa
 
 
 class VjepaLocError(Exception):
-    """Base of all errors that speak to the user. `str(error)` is one line."""
+    """Base of all errors that speak to the user. `str(error)` is one line.
+
+    `passing`: the same work may succeed when it is tried again.
+    """
+
+    passing = False
 
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
@@ -36,8 +41,22 @@ class VideoError(VjepaLocError, ValueError):
     """A video cannot be used: unreadable, no video stream, or at odds with the dataset."""
 
 
+class VideoReadError(VideoError):
+    """A video's bytes cannot be read at this moment: a disk or a network that does not answer."""
+
+    passing = True
+
+
+class DecoderDiedError(VideoError):
+    """The process that decoded a video died: of the video, or because memory ran out."""
+
+    passing = True
+
+
 class DecodeTimeoutError(VjepaLocError, TimeoutError):
     """A decoder made no progress within its deadline and was killed."""
+
+    passing = True
 
 
 class WeightsError(VjepaLocError, OSError):
