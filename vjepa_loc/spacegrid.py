@@ -19,14 +19,15 @@ Coordinates are continuous edges, (x, y), 0 at the left or top edge of the first
 """
 
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from fractions import Fraction
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vjepa_loc.errors import ConfigError, nearest_name
 
-FITS = ("stretch", "letterbox", "crop")
+FITS = ("stretch", "letterbox", "crop", "aspect")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,17 @@ class SpaceGrid:
 
         stretch: the whole frame fills the input. letterbox: the whole frame, centred, its shape kept to a pixel.
         crop: transformers' VJEPA2VideoProcessor, whose input is square; for a rectangular input the same rule,
-        with the shortest resize that leaves the processor's margin on both axes.
+        with the shortest resize that leaves the processor's margin on both axes. aspect: the whole frame fills an
+        input of its own, of the grid that `aspect_cells` gives; input_height and input_width are the budget.
         """
         if min(width, height, input_width, input_height) < 1:
             raise ConfigError(
                 f"space grid: expected sizes of at least 1 pixel, got a frame of {width}x{height} and an input of "
                 f"{input_width}x{input_height}"
             )
+        if fit == "aspect" and patch_px >= 1:
+            rows, columns = aspect_cells(width, height, (input_height // patch_px) * (input_width // patch_px))
+            input_width, input_height = columns * patch_px, rows * patch_px
         resize_width, resize_height = input_width, input_height
         offset_x = offset_y = 0
         if fit == "letterbox":
@@ -163,6 +168,29 @@ class SpaceGrid:
                 f"unknown: {sorted(set(values) - names)}"
             )
         return cls(**values)
+
+
+@lru_cache(maxsize=1024)
+def aspect_cells(width: int, height: int, max_cells: int) -> tuple[int, int]:
+    """(H, W) of the grid of square cells for a frame of width x height, with at most `max_cells` cells.
+
+    Of the grids that are full - another row or another column would pass `max_cells` - the one whose shape is nearest to the
+    frame's, by the ratio of the two aspect ratios; of two that are equally near, the one with more cells, then the one nearer
+    to a square, then (for a square frame) the wide one. Only full grids, because the nearest shape of all may
+    have next to no cells: 16:9 is met exactly by 9 x 16 = 144 of 256 cells, and to 1.6% by 12 x 21 = 252.
+    A frame that is longer than any grid, such as 1 x 1000 pixels, gets a single row or column. Raises ConfigError without a cell.
+    """
+    if min(width, height, max_cells) < 1:
+        raise ConfigError(f"aspect: expected a frame and a grid of at least 1, got a frame of {width}x{height} and {max_cells} cells")
+    full = [(rows, max_cells // rows) for rows in range(1, max_cells + 1) if max_cells // (max_cells // rows) == rows]
+
+    def distance(cells: tuple[int, int]) -> tuple:
+        rows, columns = cells
+        # Exact: two grids are as near to a frame as their ratios say, not as rounding does.
+        stretch = Fraction(columns * height, rows * width)
+        return max(stretch, 1 / stretch), -rows * columns, max(rows, columns), rows if width >= height else columns
+
+    return min(full, key=distance)
 
 
 def _shows_frame(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vjepa_loc.errors import ConfigError
-from vjepa_loc.spacegrid import FITS, SpaceGrid
+from vjepa_loc.spacegrid import FITS, SpaceGrid, aspect_cells
 
 # width, height of displayed frames: common, portrait, odd, thin, tiny
 SIZES = [(1280, 720), (720, 1280), (320, 240), (333, 251), (101, 1999), (256, 256), (1, 1), (4096, 7)]
@@ -35,9 +35,11 @@ def test_points_return_through_every_space(fit, size, shape):
 def test_cells_lie_where_the_conversion_says(fit, size, shape):
     grid = SpaceGrid.build(fit, *size, *shape)
     rows, columns = grid.grid
-    assert (rows, columns) == (shape[0] // shape[2], shape[1] // shape[2])
+    if fit != "aspect":
+        assert (rows, columns) == (shape[0] // shape[2], shape[1] // shape[2])
+    assert (grid.input_height, grid.input_width) == (rows * shape[2], columns * shape[2])
     assert grid.cell_boxes_norm_HW4.shape == (rows, columns, 4)
-    for row, column in [(0, 0), (rows - 1, columns - 1), (1, 2)]:
+    for row, column in [(0, 0), (rows - 1, columns - 1), (min(1, rows - 1), min(2, columns - 1))]:
         corners = grid.input_to_displayed(grid.cells_to_input([[column, row], [column + 1, row + 1]]))
         np.testing.assert_allclose(
             grid.cell_boxes_norm_HW4[row, column], (corners / [size[0], size[1]]).reshape(4), rtol=1e-12, atol=1e-12
@@ -102,6 +104,64 @@ def test_crop_follows_the_reference_processor(size, crop, resized, offsets):
     assert grid.valid_HW.all()
 
 
+@pytest.mark.parametrize(
+    ("size", "cells"),
+    [
+        # By hand, of the full grids of 256 cells: 16 x 16, 15 x 17, 14 x 18, 13 x 19, 12 x 21, 11 x 23, 10 x 25, 9 x 28, ...
+        ((1280, 720), (12, 21)),
+        ((720, 1280), (21, 12)),
+        ((640, 480), (14, 18)),
+        ((256, 256), (16, 16)),
+        ((1, 1), (16, 16)),
+        ((1050, 1000), (16, 16)),
+        ((1000, 950), (16, 16)),
+        ((1110, 1000), (15, 17)),
+        ((2350, 1000), (10, 25)),
+        ((1000, 1), (1, 256)),
+        ((1, 1000), (256, 1)),
+        ((257, 1), (1, 256)),
+        # 2 x 128 has the ratio 64, 1 x 256 the ratio 256; the middle by ratio is 128, where both are equally near: the squarer.
+        ((128, 1), (2, 128)),
+        ((129, 1), (1, 256)),
+    ],
+)
+def test_aspect_takes_the_full_grid_of_the_nearest_shape(size, cells):
+    assert aspect_cells(*size, 256) == cells
+    grid = SpaceGrid.build("aspect", *size, 256, 256, 16)
+    assert grid.grid == cells and (grid.offset_x, grid.offset_y) == (0, 0)
+    assert (grid.resize_height, grid.resize_width) == (grid.input_height, grid.input_width) == (16 * cells[0], 16 * cells[1])
+    assert grid.valid_HW.all() and grid.cell_boxes_norm_HW4.min() == 0 and grid.cell_boxes_norm_HW4.max() == 1
+    np.testing.assert_allclose(grid.displayed_to_input([list(size)]), [[16 * cells[1], 16 * cells[0]]])
+
+
+def test_aspect_is_as_near_as_a_search_over_all_full_grids():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        width, height = (int(size) for size in np.exp(rng.uniform(0, 8, 2)).round())
+        max_cells = int(rng.integers(1, 300))
+        rows, columns = aspect_cells(width, height, max_cells)
+        assert rows * columns <= max_cells < min((rows + 1) * columns, rows * (columns + 1))
+        found = max(columns * height, rows * width) / min(columns * height, rows * width)
+        for r in range(1, max_cells + 1):
+            for c in range(1, max_cells // r + 1):
+                if (r + 1) * c > max_cells and r * (c + 1) > max_cells:
+                    assert found <= max(c * height, r * width) / min(c * height, r * width) * (1 + 1e-12)
+        # A frame on its side has the grid on its side.
+        if width != height:
+            assert aspect_cells(height, width, max_cells) == (columns, rows)
+
+
+def test_the_ties_of_aspect():
+    # A square frame between 1 x 2 and 2 x 1: the wide one.
+    assert aspect_cells(1, 1, 2) == (1, 2)
+    # 2 : 1 is a factor 2 from 1 x 4 and from 2 x 2, both of 4 cells: the one nearer to a square.
+    assert aspect_cells(2, 1, 4) == (2, 2) == aspect_cells(1, 2, 4)
+    # 20 : 9 is a factor 20/9 from 2 x 2 and 9/4 from 1 x 5; 23 : 10 is nearer to 1 x 5.
+    assert aspect_cells(20, 9, 5) == (2, 2) and aspect_cells(23, 10, 5) == (1, 5)
+    with pytest.raises(ConfigError, match="expected a frame and a grid of at least 1, got a frame of 4x3 and 0 cells"):
+        aspect_cells(4, 3, 0)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_crop_of_a_rectangle_stays_inside_the_frame(size):
     grid = SpaceGrid.build("crop", *size, 192, 336, 16)
@@ -126,7 +186,7 @@ def test_shared_arrays_cannot_be_written():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("letterbx", 10, 10, 32, 32, 16), "one of stretch, letterbox, crop, got 'letterbx'. Did you mean 'letterbox'?"),
+        (("letterbx", 10, 10, 32, 32, 16), "one of stretch, letterbox, crop, aspect, got 'letterbx'. Did you mean 'letterbox'?"),
         (("stretch", 0, 10, 32, 32, 16), "got a frame of 0x10"),
         (("stretch", 10, 10, 40, 32, 16), "encoder input of 32x40 pixels: expected multiples of the patch size 16"),
         (("stretch", 10, 10, 32, 32, 0), "patch_px: expected at least 1 pixel, got 0"),
