@@ -80,6 +80,36 @@ def test_a_frame_does_not_depend_on_its_neighbours():
         assert torch.equal(resize_uint8(frames[index : index + 1], grid)[0], together[index])
 
 
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize(("height", "width"), [(36, 64), (64, 36), (128, 128), (300, 200)])
+def test_frames_are_resized_into_memory_that_is_given(fit, height, width):
+    grid = SpaceGrid.build(fit, width, height, 128, 128, 8)
+    frames = noise(3, height, width)
+    ring_nhw3 = torch.full((7, 128, 128, 3), 77, dtype=torch.uint8)
+    slots = ring_nhw3[2:5]
+    assert resize_uint8(frames, grid, slots).data_ptr() == slots.data_ptr()
+    assert torch.equal(slots, resize_uint8(frames, grid))
+    assert (ring_nhw3[:2] == 77).all() and (ring_nhw3[5:] == 77).all()
+    resize_uint8(frames[:1], grid, ring_nhw3[6:])
+    assert torch.equal(ring_nhw3[6], slots[0])
+
+
+def test_what_is_returned_is_never_the_frames_themselves():
+    grid = SpaceGrid.build("stretch", 128, 128, 128, 128, 8)
+    frames = noise(2, 128, 128)
+    resized = resize_uint8(frames, grid)
+    frames[:] = 0
+    assert resized.any()
+
+
+def test_memory_that_does_not_fit_is_refused():
+    grid = SpaceGrid.build("stretch", 64, 36, 128, 128, 8)
+    for out in (torch.empty((2, 128, 128, 3)), torch.empty((1, 128, 128, 3), dtype=torch.uint8),
+                torch.empty((2, 3, 128, 128), dtype=torch.uint8).permute(0, 2, 3, 1)):
+        with pytest.raises(ValueError, match=r"out_nhw3: expected contiguous uint8 of shape \(2, 128, 128, 3\), got torch"):
+            resize_uint8(noise(2, 36, 64), grid, out)
+
+
 def test_frames_of_another_size_are_refused_with_both_shapes():
     grid = SpaceGrid.build("stretch", 64, 36, 128, 128, 8)
     with pytest.raises(ValueError, match=r"expected uint8 frames of shape \(n, 36, 64, 3\), got torch.uint8 \(2, 40, 64, 3\)"):

@@ -39,6 +39,18 @@ def test_every_right_angle_and_mirror(name):
     assert orientation.degrees == degrees
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_picture_of_several_strips_keeps_every_colour_in_its_place(name):
+    numbers, _, shown = CASES[name]
+    orientation = Orientation.of_display_matrix(matrix(*numbers), PATH)
+    picture_HW3 = np.random.default_rng(0).integers(0, 256, (150, 139, 3), np.uint8)
+    applied = orientation.apply(picture_HW3)
+    rows_first = shown[0][:2] in ([1, 2], [3, 2], [4, 5], [6, 5])
+    expected = picture_HW3 if rows_first else picture_HW3.transpose(1, 0, 2)
+    step_y, step_x = (np.sign(shown[1][0] - shown[0][0]), np.sign(shown[0][1] - shown[0][0]))
+    assert np.array_equal(applied, expected[::step_y, ::step_x]) and applied.flags.c_contiguous
+
+
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270, -90, -180])
 def test_rotations_alone_have_the_matrix_of_their_angle(degrees):
     radians = np.deg2rad(degrees)

@@ -1,0 +1,21 @@
+"""Keeps freed memory in a process that asks for the same few megabytes again and again.
+
+glibc gives what is freed at the end of its heap back to the system above a threshold; the next frame then pays for every page
+of it anew. One process that decodes 1080p spends a third of its time on that. Elsewhere than on glibc nothing is changed.
+"""
+
+import ctypes
+
+# glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD. Its limit for the second is 32 MiB; RGB of 4K is 24 MiB.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 256 << 20
+MMAP_BYTES = 32 << 20
+
+
+def keep_freed_memory() -> bool:
+    """For this process from now on; says whether there is a glibc to be told. Up to `KEPT_BYTES` stay with the process."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, MMAP_BYTES) and mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
