@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from features.clips import overlap_frames
 from features.preprocess import RESIZE_VERSION
-from features.schema import EncoderSpec, Encoding, Keep, Record
+from features.schema import EncoderSpec, Encoding, Fit, Keep, Record
 
 Compare = Literal["time", "hash"]
 OnMismatch = Literal["refuse", "redo"]
@@ -26,7 +26,7 @@ class ExtractConfig(Record):
     and lists the video as failed, `redo` extracts it again. `threads` are those of the encoder on a CPU, 0 for all cores but the one that decodes. `device` is a torch device, or `auto`: a GPU where there is one.
     """
 
-    fit: Literal["stretch", "letterbox", "crop"] = "stretch"
+    fit: Fit = "stretch"
     frame_step: PositiveInt = 1
     sample_fps: PositiveFloat | None = None
     overlap: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
@@ -46,7 +46,7 @@ class ExtractConfig(Record):
         return self
 
     def encoding(self, spec: EncoderSpec) -> Encoding:
-        """The encoding of this recipe with the encoder that `spec` describes."""
+        """The encoding of this recipe with the encoder that `spec` describes. Raises ConfigError where the two do not go together."""
         return Encoding.build(
             spec, fit=self.fit, resize_version=RESIZE_VERSION, frame_step=self.frame_step, sample_fps=self.sample_fps,
             overlap=overlap_frames(self.overlap, spec.clip_frames, spec.tubelet), keep=self.keep,

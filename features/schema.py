@@ -18,6 +18,7 @@ from vjepa_loc.errors import ConfigError
 LEVELS = ("tokens", "pool1", "pool2", "pool4")
 
 Fit = Literal["stretch", "letterbox", "crop", "aspect"]
+Positions = Literal["extrapolate", "interpolate"]
 Keep = Literal["central", "earliest"]
 Level = Literal["tokens", "pool1", "pool2", "pool4"]
 NumberFormat = Literal["int8", "float16"]
@@ -74,7 +75,13 @@ class EncoderSpec(Record):
     `digest` is the sha256 of the tensors as they stand in the checkpoint, so that it does not depend on the compute
     dtype. An encoder with `fixed_clip` accepts clips of exactly `clip_frames` frames; others accept any multiple of
     `tubelet` up to it. `mean` and `std` normalise RGB in 0..1.
+
+    With `any_grid` its tokens are right on every grid of whole patches that has no more cells than its input; without, only
+    frames of exactly its input size are. `trained_hw` is the size in pixels that its positions were trained on, None for the
+    input's; `positions` says where the rows and columns of other sizes lie between or beyond the trained ones.
     """
+
+    LATER_FIELDS: ClassVar[frozenset[str]] = frozenset({"any_grid", "trained_hw", "positions"})
 
     family: str = Field(min_length=1)
     weights: str
@@ -89,21 +96,32 @@ class EncoderSpec(Record):
     channels: PositiveInt
     mean: Rgb
     std: Rgb
+    any_grid: bool = False
+    trained_hw: tuple[PositiveInt, PositiveInt] | None = None
+    positions: Positions = "extrapolate"
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        return self.input_height, self.input_width
 
     @model_validator(mode="after")
     def _check_geometry(self) -> Self:
         _check_clip(self.clip_frames, self.tubelet)
-        _check_input((self.input_height, self.input_width), self.patch_px)
+        _check_input(self.input_hw, self.patch_px)
         return self
 
 
 class Encoding(Record):
     """Everything that decides a token's value. Two stores with equal fingerprints can be used for each other.
 
-    `input_hw` is the encoder's input in pixels. Sampling is every `frame_step`-th frame, or `sample_fps` by
+    `input_hw` is the encoder's input in pixels; with `fit = "aspect"` it is a budget, and the input of each video has at most
+    as many cells. Where inputs differ from the size that the positions were trained on, `positions` says how they are placed;
+    interpolated ones depend on that size, `trained_hw`, which is None otherwise. Sampling is every `frame_step`-th frame, or `sample_fps` by
     presentation time. `overlap` counts the sampled frames that consecutive clips share. `mean` and `std` normalise RGB
     in 0..1.
     """
+
+    LATER_FIELDS: ClassVar[frozenset[str]] = frozenset({"positions", "trained_hw"})
 
     family: str = Field(min_length=1)
     digest: str = Field(min_length=1)
@@ -121,11 +139,15 @@ class Encoding(Record):
     keep: Keep = "central"
     mean: Rgb
     std: Rgb
+    positions: Positions = "extrapolate"
+    trained_hw: tuple[PositiveInt, PositiveInt] | None = None
 
     @model_validator(mode="after")
     def _check_geometry(self) -> Self:
         _check_clip(self.clip_frames, self.tubelet)
         _check_input(self.input_hw, self.patch_px)
+        if (self.positions == "interpolate") != (self.trained_hw is not None):
+            raise ValueError("trained_hw is for interpolated positions, and they need it; give both or neither")
         if self.overlap >= self.clip_frames or self.overlap % self.tubelet:
             raise ValueError(
                 f"overlap must be a multiple of tubelet {self.tubelet} below clip_frames {self.clip_frames}, "
@@ -140,12 +162,24 @@ class Encoding(Record):
         cls, spec: EncoderSpec, *, fit: Fit, resize_version: int, frame_step: int = 1, sample_fps: float | None = None,
         overlap: int = 0, keep: Keep = "central",
     ) -> Self:
-        """The encoding of `spec` under one recipe; `overlap` in sampled frames."""
+        """The encoding of `spec` under one recipe; `overlap` in sampled frames.
+
+        Raises ConfigError for `fit = "aspect"` with an encoder that is right on one grid only.
+        """
+        if fit == "aspect" and not spec.any_grid:
+            raise ConfigError(
+                f"extract.fit: aspect gives every video its own grid, expected an encoder that is right on any, got {spec.family}; "
+                f"choose stretch, letterbox or crop, or encoder vjepa2"
+            )
+        # Where every input has the trained size, both kinds of positions give the same tokens: one encoding.
+        interpolated = spec.positions == "interpolate" and (fit == "aspect" or spec.trained_hw not in (None, spec.input_hw))
+        trained_hw = spec.trained_hw or spec.input_hw
         return cls(
             family=spec.family, digest=spec.digest, channels=spec.channels, tubelet=spec.tubelet, patch_px=spec.patch_px,
-            input_hw=(spec.input_height, spec.input_width), clip_frames=spec.clip_frames, fixed_clip=spec.fixed_clip,
+            input_hw=spec.input_hw, clip_frames=spec.clip_frames, fixed_clip=spec.fixed_clip,
             mean=spec.mean, std=spec.std, fit=fit, resize_version=resize_version, frame_step=frame_step,
-            sample_fps=sample_fps, overlap=overlap, keep=keep,
+            sample_fps=sample_fps, overlap=overlap, keep=keep, positions="interpolate" if interpolated else "extrapolate",
+            trained_hw=trained_hw if interpolated else None,
         )
 
     @property
@@ -155,7 +189,8 @@ class Encoding(Record):
 
     def diff(self, other: "Encoding") -> list[str]:
         """One `"field: mine != theirs"` per field that differs; empty when the encodings are equal."""
-        mine, theirs = self.to_dict(), other.to_dict()
+        # Whole, not as written: a field that one of them leaves out has its default there.
+        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
         return [f"{name}: {mine[name]!r} != {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
 
 

@@ -104,8 +104,37 @@ def test_sharded_checkpoints_and_classifiers_hold_the_same_encoder(folder, model
 
 def test_the_predictor_is_never_loaded(folder):
     encoder = Encoder(Config(weights=str(folder)))
-    assert not any("predictor" in name for name, _ in encoder._encoder.named_modules())
-    assert all(parameter.device.type == "cpu" and not parameter.requires_grad for parameter in encoder._encoder.parameters())
+    held = dict(encoder._encoder.named_buffers())
+    assert held and not list(encoder._encoder.parameters()) and not any("predictor" in name for name in held)
+    in_checkpoint = sum(tensor.numel() for name, tensor in load_file(folder / "model.safetensors").items() if name.startswith("encoder."))
+    assert sum(tensor.numel() for tensor in held.values()) == in_checkpoint
+    assert all(tensor.device.type == "cpu" and not tensor.requires_grad for tensor in held.values())
+
+
+def test_every_tensor_has_its_place(folder, model):
+    """No tensor of the encoder is left out: changing any of them changes a token."""
+    frames = noise(1, 4)
+    before = Encoder(Config(weights=str(folder))).encode(frames)
+    original = load_file(folder / "model.safetensors")
+    for name in [name for name in original if name.startswith("encoder.")]:
+        tensor = original[name].clone()
+        # Not in the same way for all tokens: a bias of the keys changes no product's softmax but through the positions.
+        tensor.view(-1)[:: max(1, tensor.numel() // 7)] += 3.0
+        save_file(original | {name: tensor}, folder / "model.safetensors")
+        assert not torch.allclose(Encoder(Config(weights=str(folder))).encode(frames), before, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("prefix", "extra"),
+    [("", {}), ("vjepa2.", {"pooler.query_tokens": torch.zeros(1, 1, 48), "classifier.weight": torch.zeros(3, 48), "classifier.bias": torch.zeros(3)})],
+    ids=["bare model", "classifier"],
+)
+def test_both_kinds_of_checkpoint_give_the_same_tokens(folder, model, prefix, extra):
+    tensors = {f"{prefix}{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors | extra, folder / "model.safetensors")
+    frames = noise(1, 8)
+    tokens = Encoder(Config(weights=str(folder))).encode(frames)
+    torch.testing.assert_close(tokens.reshape(1, -1, 48), direct(model, frames), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +143,11 @@ def test_the_predictor_is_never_loaded(folder):
         (lambda tensors: tensors.pop("encoder.layer.1.norm1.weight"), r"1 of \d+ encoder tensors .* layer.1.norm1.weight: expected \(48,\), found none"),
         (lambda tensors: tensors.update({"encoder.extra": torch.zeros(2)}), r"extra: expected none, found \(2,\)"),
         (lambda tensors: tensors.update({"encoder.layernorm.bias": torch.zeros(2)}), r"layernorm.bias: expected \(48,\), found \(2,\)"),
+        (lambda tensors: tensors.update({"head.weight": torch.zeros(2)}), r"1 tensors belong to no part of V-JEPA 2, the first is 'head.weight'"),
+        (lambda tensors: tensors.update({"vjepa2.encoder.layernorm.bias": torch.zeros(48)}), r"expected the encoder's layernorm.bias once, found it twice"),
+        (lambda tensors: tensors.update({"encoder.layernorm.bias": torch.zeros(48, dtype=torch.int32)}), r"layernorm.bias: expected floating-point numbers, found torch.int32"),
     ],
-    ids=["missing", "unknown", "shape"],
+    ids=["missing", "unknown", "shape", "unknown part", "twice", "whole numbers"],
 )
 def test_every_tensor_must_fit(folder, change, message):
     tensors = load_file(folder / "model.safetensors")
@@ -130,6 +162,15 @@ def test_other_checkpoints_are_refused(folder, tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "videomae"}))
     with pytest.raises(WeightsError, match="expected a checkpoint of model_type vjepa2, got 'videomae'"):
         Encoder(Config(weights=str(folder)))
+    for change, message in [
+        ({"hidden_act": "relu"}, "expected hidden_act 'gelu', got 'relu'"),
+        ({"num_attention_heads": 5}, "expected a hidden_size of whole heads, got 48 for 5 heads"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: expected a whole number from 1 on, got 0"),
+        ({"hidden_size": "wide"}, "config.json: .*hidden_size"),
+    ]:
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(WeightsError, match=message):
+            Encoder(Config(weights=str(folder)))
     (folder / "config.json").write_text(json.dumps(config | {"crop_size": 36}))
     with pytest.raises(WeightsError, match="crop_size of whole square patches"):
         Encoder(Config(weights=str(folder)))
@@ -145,11 +186,20 @@ def test_a_cut_weights_file_is_named(folder):
         Encoder(Config(weights=str(folder)))
 
 
-def test_only_the_checkpoint_s_input_size_is_taken(folder):
+def test_frames_of_another_kind_are_refused(folder):
     encoder = Encoder(Config(weights=str(folder)))
     for frames in (noise(1, 8, side=48), noise(1, 3), noise(1, 8).float(), noise(1, 8)[0]):
-        with pytest.raises(ConfigError, match=r"expected uint8 frames \(clips, multiple of 2, 32, 32, 3\), the only input size of"):
+        with pytest.raises(ConfigError, match=r"expected uint8 frames \(clips, multiple of 2, height, width, 3\) of whole patches of 8 px, at most 16"):
             encoder.encode(frames)
+
+
+def test_another_input_size_is_another_encoding(folder):
+    own, larger = Encoder(Config(weights=str(folder))), Encoder(Config(weights=str(folder), input_px=48))
+    assert larger.spec.input_hw == (48, 48) and larger.spec.trained_hw == own.spec.input_hw == (32, 32)
+    assert larger.encode(noise(1, 8, side=48)).shape == (1, 4, 6, 6, 48)
+    assert torch.equal(larger.encode(noise(1, 8)), own.encode(noise(1, 8)))
+    with pytest.raises(ConfigError, match="encoder.input_px: expected a multiple of the patch size 8, got 36"):
+        Encoder(Config(weights=str(folder), input_px=36))
 
 
 def test_absent_weights_without_a_network_are_one_quick_line(tmp_path, monkeypatch):
