@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from features import dataset_commands, store_copy_commands
+from features import dataset_commands, estimate_command, status_command, store_copy_commands
 from features.options import (
     DatasetOption, EncoderOption, JsonOption, OnMismatchOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
 )
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 app.add_typer(store_copy_commands.app, name="store")
 app.add_typer(dataset_commands.app, name="dataset")
+app.command("estimate")(estimate_command.estimate)
+app.command("status")(status_command.status)
 
 # Typer's own exceptions for a wrong command line are not public; their base is that of the one that is.
 UsageError = typer.BadParameter.__mro__[1]

@@ -181,8 +181,8 @@ def create_exclusively(path: Path, data: bytes, temporary: Path, durable: bool =
 
 def replace_file(path: Path, data: bytes, temporary: Path, durable: bool = True) -> None:
     """`path` holds `data` afterwards, whatever it held before; readers see the old bytes or the new ones."""
-    write_new(temporary, data, durable)
     try:
+        write_new(temporary, data, durable)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

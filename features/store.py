@@ -200,7 +200,7 @@ class Store:
     @cached_property
     def ledger(self) -> Ledger:
         """One line per attempt; written to by whoever extracts."""
-        return Ledger(self.place, self._writer_name)
+        return Ledger(self.place, self.writer_name)
 
     def note_commit(self, commit: Commit) -> None:
         """Tells the manifest about a commit that was just made."""
@@ -208,10 +208,11 @@ class Store:
 
     @cached_property
     def _manifest(self) -> Manifest:
-        return Manifest(self.place, self._writer_name)
+        return Manifest(self.place, self.writer_name)
 
     @cached_property
-    def _writer_name(self) -> str:
+    def writer_name(self) -> str:
+        """Names this object among all that ever wrote: its files in `ledger/`, `manifest/` and `workers/`."""
         return f"{machine_name()}-{secrets.token_hex(4)}"
 
 

@@ -1,4 +1,5 @@
-"""Collecting what no commit names: generations that were replaced or never committed, staging, claims, old manifests.
+"""Collecting what no commit names: generations that were replaced or never committed, staging, claims, old manifests,
+and what workers said of themselves.
 
 Nothing is touched before it is older than the lease, except what a process of this machine left that is gone. The
 generations of a video whose commit record is damaged are kept: the record may be restored.
@@ -6,6 +7,7 @@ generations of a video whose commit record is damaged are kept: the record may b
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from features.durable import readable_size, storage_errors
 from features.manifest import Manifest
 from features.places import Place, place_of
 from features.store import ROOT_FILE
+from features.worker_status_record import FOLDER as WORKERS
 from vjepa_loc.errors import CorruptStoreError, StoreError
 
 
@@ -43,7 +46,7 @@ def collect_garbage(path: Path | str, lease_s: float = LEASE_S, dry_run: bool = 
     if missing:
         raise StoreError(f"the store {place.path} has no {missing[0]}; nothing is removed: see that all of it is there")
     with storage_errors("collecting garbage", place.path):
-        debris = [find(place, lease_s) for find in (_dead_generations, _dead_staging, _dead_claims)]
+        debris = [find(place, lease_s) for find in (_dead_generations, _dead_staging, _dead_claims, _old_workers)]
         for name in itertools.chain(*debris):
             removed.append(name)
             num_bytes += place.tree_bytes(name)
@@ -80,6 +83,12 @@ def _dead_staging(place: Place, lease_s: float) -> Iterator[str]:
 def _dead_claims(place: Place, lease_s: float) -> Iterator[str]:
     for entry in place.entries(CLAIMS):
         if has_lapsed(place, entry, min(lease_s, CLAIM_LEASE_S)):
+            yield entry.name
+
+
+def _old_workers(place: Place, lease_s: float) -> Iterator[str]:
+    for entry in place.entries(WORKERS):
+        if time.time() - entry.modified_s > lease_s:
             yield entry.name
 
 

@@ -22,6 +22,8 @@ ROOT = Path(cli.__file__).parent
 
 SURFACE = {
     "extract": ["--encoder", "--dataset", "--store", "--on-mismatch", "--dry-run", "--json", "--set"],
+    "estimate": ["--encoder", "--dataset", "--store", "--seconds", "--gpu", "--gpus", "--json", "--set"],
+    "status": ["[STORE]", "--dataset", "--json", "--watch"],
     "train-head": ["--head", "--dataset", "--store", "--runs", "--epochs", "--seed", "--resume", "--config", "--json", "--set"],
     "evaluate": [
         "--split", "--run", "--predictions", "--metric", "--iou", "--against", "--bootstrap", "--seed", "--out", "--dataset", "--store",

@@ -18,7 +18,7 @@ from vjepa_loc.errors import StoreError
 if TYPE_CHECKING:
     from features.commits import Commit, FileStamp
 
-FOLDERS = ("tokens.zarr", "commits", "manifest", "ledger", "claims", "staging")
+FOLDERS = ("tokens.zarr", "commits", "manifest", "ledger", "claims", "staging", "workers")
 _COPY_BYTES = 1 << 23
 
 

@@ -1,0 +1,136 @@
+"""What an encoder costs in floating-point operations, and how fast a GPU that is not here would encode: derived, not measured.
+
+Operations of a vision transformer with L layers, C channels, M channels in its MLP and N tokens per clip, a multiplication
+and an addition counted as two:
+
+    linear      L * N * (8 C^2 + 4 C M)        query, key, value and output; the two of the MLP
+    attention   L * 4 N * n * C                n tokens that each token sees: N, or those of its frame
+    patches     2 * N * C * (3 tubelet patch^2)
+
+The measured rates of bf16 matrix products, and the share of them that a compiled encoder can be expected to reach, are those
+of the project's measurements (H200: 790 TFLOP/s measured; 36 to 44 of 68 clips per second expected for ViT-L).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from features.schema import EncoderSpec, Record
+from vjepa_loc.errors import ConfigError, nearest_name
+
+Attention = Literal["joint", "frame", "divided"]
+
+# TFLOP/s of bf16 matrix products: that of the H200 was measured, the others follow from their expected clips per second.
+MATMUL_TFLOPS = {"h200": 790.0, "h100": 694.0, "a100": 255.0, "rtx4090": 150.0}
+EXPECTED_SHARE = 36 / 68, 44 / 68
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Which tokens see each other; encoders that are not here see all of their clip.
+_ATTENTION: dict[str, Attention] = {"dinov3": "frame", "timesformer": "divided"}
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The shape of an encoder: a transformer, or with no layers a plain projection of patches."""
+
+    layers: int
+    channels: int
+    mlp_channels: int
+    attention: Attention = "joint"
+
+    def flops(self, num_steps: int, grid_HW: tuple[int, int], tubelet: int, patch_px: int) -> float:
+        """Of one clip of `num_steps` steps of H x W cells."""
+        per_step = grid_HW[0] * grid_HW[1]
+        num_tokens = num_steps * per_step
+        c, layers = self.channels, self.layers
+        seen = {"joint": num_tokens, "frame": per_step, "divided": per_step + num_steps}[self.attention]
+        # Divided attention projects to query, key, value and output twice: for space and for time.
+        projections = 16 * c * c if self.attention == "divided" else 8 * c * c
+        linear = layers * num_tokens * (projections + 4 * c * self.mlp_channels)
+        return linear + layers * 4.0 * num_tokens * seen * c + 2.0 * num_tokens * c * 3 * tubelet * patch_px**2
+
+
+_VIT_L, _VIT_H, _VIT_G = Transformer(24, 1024, 4096), Transformer(32, 1280, 5120), Transformer(40, 1408, 6144)
+# Published checkpoints (arXiv 2506.09985): shape, frames of a clip, pixels. Their estimate needs no weights.
+PUBLISHED: dict[str, tuple[Transformer, int, int]] = {
+    "facebook/vjepa2-vitl-fpc64-256": (_VIT_L, 64, 256),
+    "facebook/vjepa2-vith-fpc64-256": (_VIT_H, 64, 256),
+    "facebook/vjepa2-vitg-fpc64-256": (_VIT_G, 64, 256),
+    "facebook/vjepa2-vitg-fpc64-384": (_VIT_G, 64, 384),
+    "facebook/vjepa2-vitl-fpc16-256-ssv2": (_VIT_L, 16, 256),
+    "facebook/vjepa2-vitg-fpc64-384-ssv2": (_VIT_G, 64, 384),
+    "facebook/vjepa2-vitl-fpc32-256-diving48": (_VIT_L, 32, 256),
+    "facebook/vjepa2-vitg-fpc32-384-diving48": (_VIT_G, 32, 384),
+}
+
+
+def published_spec(name: str, config: Record) -> EncoderSpec | None:
+    """What the encoder `name` would say of itself, for a published checkpoint; without a digest, so for sizes only."""
+    weights = getattr(config, "weights", None)
+    if name != "vjepa2" or weights not in PUBLISHED:
+        return None
+    shape, clip_frames, trained_px = PUBLISHED[weights]
+    pixels = getattr(config, "input_px", None) or trained_px
+    return EncoderSpec(
+        family="vjepa2", weights=weights, digest="not loaded", clip_frames=clip_frames, tubelet=2, patch_px=16, input_height=pixels,
+        input_width=pixels, channels=shape.channels, mean=_IMAGENET[0], std=_IMAGENET[1], any_grid=True,
+        trained_hw=(trained_px, trained_px), positions=getattr(config, "positions", "extrapolate"),
+    )
+
+
+def weights_are_here(config: Record) -> bool:
+    """Whether an encoder could be loaded without a download; True for one that has no weights."""
+    weights = getattr(config, "weights", None)
+    if not isinstance(weights, str) or Path(weights).expanduser().is_dir():
+        return True
+    return any(_in_hub_cache(config, name) for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def transformer_of(name: str, config: Record, spec: EncoderSpec) -> Transformer:
+    """The shape of the encoder `name`, of the published ones or from the checkpoint's config.json. Raises `ConfigError`."""
+    weights = getattr(config, "weights", None)
+    if weights in PUBLISHED:
+        return PUBLISHED[weights][0]
+    if not isinstance(weights, str):
+        # An embedded encoder is a projection of patches.
+        return Transformer(0, spec.channels, 0)
+    folder = Path(weights).expanduser()
+    file = folder / "config.json" if folder.is_dir() else _in_hub_cache(config, "config.json")
+    try:
+        values = json.loads(Path(file).read_text())
+        channels, layers = values["hidden_size"], values["num_hidden_layers"]
+        mlp = values.get("intermediate_size") or round(values.get("mlp_ratio", 4.0) * channels)
+    except (OSError, TypeError, ValueError, KeyError):
+        raise ConfigError(
+            f"--gpu: the shape of encoder {name} with weights {weights} is not known: expected a checkpoint with hidden_size and "
+            f"num_hidden_layers in its config.json, or one of {', '.join(PUBLISHED)}; leave --gpu out to measure it here"
+        ) from None
+    return Transformer(layers, channels, mlp, _ATTENTION.get(name, "joint"))
+
+
+def matmul_tflops(gpu: str) -> float:
+    """The rate behind `--gpu`: a known name, or a number of TFLOP/s. Raises `ConfigError`."""
+    name = gpu.strip().lower()
+    if name in MATMUL_TFLOPS:
+        return MATMUL_TFLOPS[name]
+    try:
+        tflops = float(name)
+    except ValueError:
+        tflops = 0.0
+    if not 0 < tflops < 1e6:
+        raise ConfigError(
+            f"--gpu: expected one of {', '.join(MATMUL_TFLOPS)}, or a measured bf16 rate in TFLOP/s, got {gpu!r}.{nearest_name(name, MATMUL_TFLOPS)}"
+        )
+    return tflops
+
+
+def _in_hub_cache(config: Record, name: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(config.weights, name, revision=getattr(config, "revision", None))
+    except HFValidationError:
+        return None
+    return found if isinstance(found, str) else None
