@@ -1,44 +1,31 @@
 """What every encoder in features/encoders/ must do, for whichever modules are there."""
 
-from collections.abc import Callable
-from pathlib import Path
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from features.schema import EncoderSpec, Record
+from tests.toy_checkpoints import toy_settings
 from vjepa_loc.errors import ConfigError, WeightsError
 from vjepa_loc.plugins import load_plugin, plugin_names
 
 
-def small_vjepa2(folder: Path) -> dict[str, str]:
-    from transformers import VJEPA2Config, VJEPA2Model
-
-    sizes = {"patch_size": 8, "crop_size": 32, "frames_per_clip": 8, "hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 1}
-    predictor = {"pred_hidden_size": 24, "pred_num_attention_heads": 4, "pred_num_hidden_layers": 1}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        VJEPA2Model(VJEPA2Config(**sizes, **predictor)).save_pretrained(folder)
-    return {"weights": str(folder)}
-
-
-# Settings for encoders whose defaults need a download; an encoder that is not named here is built with its defaults.
-SETTINGS: dict[str, Callable[[Path], dict[str, str]]] = {"vjepa2": small_vjepa2}
-
-
 @pytest.fixture(scope="module", params=plugin_names("features.encoders"))
 def encoder(request, tmp_path_factory):
+    """Encoders that need a checkpoint get a toy; one without a toy is built with its defaults."""
     module = load_plugin("features.encoders", request.param, "encoder")
-    settings = SETTINGS.get(request.param, lambda folder: {})(tmp_path_factory.mktemp(request.param))
+    settings = toy_settings(request.param, tmp_path_factory.mktemp(request.param))
     try:
         return module.Encoder(module.Config(**settings), "cpu")
     except WeightsError as error:
         pytest.skip(f"{request.param} has no weights here: {error}")
 
 
-def noise(spec: EncoderSpec, num_clips: int, num_frames: int) -> torch.Tensor:
-    shape = (num_clips, num_frames, spec.input_height, spec.input_width, 3)
+def noise(spec: EncoderSpec, num_clips: int, num_frames: int, height: int | None = None, width: int | None = None) -> torch.Tensor:
+    shape = (num_clips, num_frames, height or spec.input_height, width or spec.input_width, 3)
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
 
@@ -81,17 +68,53 @@ def test_a_second_encoder_is_the_same_encoder(encoder):
     assert torch.equal(other.encode(clip), encoder.encode(clip))
 
 
-def test_steps_rows_and_columns_are_in_order(encoder):
+def test_the_token_of_a_changed_patch_changes_most(encoder):
     spec = encoder.spec
-    clip = noise(spec, 1, spec.clip_frames)
-    before = encoder.encode(clip)[0]
-    step, row, column = spec.clip_frames // spec.tubelet - 1, 1, spec.input_width // spec.patch_px - 2
-    changed = clip.clone()
-    rows = slice(row * spec.patch_px, (row + 1) * spec.patch_px)
-    columns = slice(column * spec.patch_px, (column + 1) * spec.patch_px)
-    changed[0, step * spec.tubelet :, rows, columns] = 255 - changed[0, step * spec.tubelet :, rows, columns]
-    moved_THW = (encoder.encode(changed)[0] - before).norm(dim=-1)
-    assert np.unravel_index(int(moved_THW.argmax()), moved_THW.shape) == (step, row, column)
+    check_places(encoder, noise(spec, 1, spec.clip_frames))
+
+
+def test_other_grids_are_right_or_refused(encoder):
+    spec = encoder.spec
+    rows, columns = spec.input_height // spec.patch_px, spec.input_width // spec.patch_px
+    for cells in ((rows // 2, columns * 2), (rows, columns - 1)):
+        clip = noise(spec, 1, spec.clip_frames, *(num * spec.patch_px for num in cells))
+        if spec.any_grid:
+            assert encoder.encode(clip).shape == (1, spec.clip_frames // spec.tubelet, *cells, spec.channels)
+            check_places(encoder, clip)
+        else:
+            with pytest.raises(ConfigError, match="expected uint8 frames"):
+                encoder.encode(clip)
+
+
+def check_places(encoder, clip: torch.Tensor) -> None:
+    """One patch of one tubelet becomes its negative: the token there changes most, at all corners and inside of the clip."""
+    spec = encoder.spec
+    before_THWC = encoder.encode(clip)[0]
+    corners = itertools.product(*((0, size - 1) for size in before_THWC.shape[:3]))
+    inside = [(size // 2 for size in before_THWC.shape[:3]), (0, 1, before_THWC.shape[2] - 2)]
+    for step, row, column in (*corners, *inside):
+        changed = clip.clone()
+        frames = slice(step * spec.tubelet, (step + 1) * spec.tubelet)
+        rows = slice(row * spec.patch_px, (row + 1) * spec.patch_px)
+        columns = slice(column * spec.patch_px, (column + 1) * spec.patch_px)
+        changed[0, frames, rows, columns] = 255 - changed[0, frames, rows, columns]
+        moved_THW = (encoder.encode(changed)[0] - before_THWC).norm(dim=-1)
+        assert np.unravel_index(int(moved_THW.argmax()), moved_THW.shape) == (step, row, column)
+
+
+def test_threads_that_share_it_get_the_same_tokens(encoder):
+    clips = noise(encoder.spec, 6, encoder.spec.clip_frames)
+    expected = encoder.encode(clips)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = encoder.encode(clips)
+        with ThreadPoolExecutor(3) as pool:
+            shared = list(pool.map(lambda clip: encoder.encode(clip[None])[0], clips))
+    finally:
+        torch.set_num_threads(threads_before)
+    assert torch.equal(torch.stack(shared), alone)
+    torch.testing.assert_close(alone, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_frames_that_do_not_fit_are_refused(encoder):
