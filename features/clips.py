@@ -58,6 +58,11 @@ class ClipRule:
     def stride_steps(self) -> int:
         return (self.clip_frames - self.overlap) // self.tubelet
 
+    @property
+    def frames_held(self) -> int:
+        """The most sampled frames that `ClipAssembler` holds: a clip waits for the one that starts a stride later."""
+        return (self.clip_steps + self.stride_steps) * self.tubelet
+
     def boundary(self, start: int, next_start: int) -> int:
         """The first step that is stored from the clip at `next_start` and not from the one at `start` before it."""
         if self.keep == "earliest":
@@ -117,16 +122,26 @@ def expected_clips(encoding: Encoding, num_frames: int | None, fps: float | None
 class Clip:
     """A clip ready to be encoded.
 
-    `frames_THW3` is uint8 and goes to the encoder whole; of the steps that come back, `keep` are stored (a slice within the
-    clip). `frame_numbers_nu` holds the frames those steps were made from; the encoder saw `first_seen` to `last_seen`.
+    `frames` are T uint8 pictures (H, W, 3), as they were pushed; all of them go to the encoder, and of the steps that come back
+    `keep` are stored (a slice within the clip). `frame_numbers_nu` holds the frames those steps were made from; the encoder saw
+    `first_seen` to `last_seen`.
     """
 
-    frames_THW3: np.ndarray
+    frames: tuple[np.ndarray, ...]
     start_step: int
     keep: slice
     frame_numbers_nu: np.ndarray
     first_seen: int
     last_seen: int
+
+    @property
+    def shape_THW3(self) -> tuple[int, int, int, int]:
+        return (len(self.frames), *self.frames[0].shape)
+
+    @property
+    def frames_THW3(self) -> np.ndarray:
+        """A copy of the frames in one array."""
+        return np.stack(self.frames)
 
     @property
     def num_kept(self) -> int:
@@ -136,7 +151,8 @@ class Clip:
 class ClipAssembler:
     """Makes the clips of one video from its sampled frames as they come: `push` them in order, then `finish` once.
 
-    A clip is given out as soon as it is known where the next one starts, because that decides which steps are its own.
+    A clip is given out as soon as it is known where the next one starts, because that decides which steps are its own. Frames
+    are not copied: they must stay as they are while clips are made of them (`num_released`).
     """
 
     def __init__(self, rule: ClipRule):
@@ -150,6 +166,11 @@ class ClipAssembler:
     def num_sampled(self) -> int:
         """Sampled frames pushed so far."""
         return self._num_sampled
+
+    @property
+    def num_released(self) -> int:
+        """Of the frames pushed so far, the first that no later clip needs."""
+        return self._num_sampled - len(self._frames)
 
     def push(self, frame_numbers_n: np.ndarray, frames_nHW3: np.ndarray) -> Iterator[Clip]:
         """Take the next sampled frames (any number of them) and yield the clips that they complete."""
@@ -189,7 +210,7 @@ class ClipAssembler:
         if rule.fixed:
             frames += [frames[-1]] * (rule.clip_frames - len(frames))
         return Clip(
-            frames_THW3=np.stack(frames),
+            frames=tuple(frames),
             start_step=self._start,
             keep=keep,
             frame_numbers_nu=numbers.reshape(-1, rule.tubelet)[keep],

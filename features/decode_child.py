@@ -5,6 +5,7 @@ decides), and ends when its parent does: then the socket or its standard input, 
 to, is closed.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -22,8 +23,12 @@ def main() -> None:
     from features.decode_protocol import Ready, Release
     from features.decode_serve import serve
     from features.frame_ring import FrameRing
+    from features.heap import keep_freed_memory
 
     torch.set_num_threads(1)
+    keep_freed_memory()
+    # What was imported stays: the collector need not look at it again and again.
+    gc.freeze()
     connection, ring = Connection(int(sys.argv[1])), FrameRing(int(sys.argv[2]))
     try:
         connection.send(Ready())

@@ -20,7 +20,7 @@ import torch
 
 from features.decoders.reader import VideoInfo
 from features.sampling import FrameSampler
-from features.schema import Damage, Source
+from features.schema import Damage, Encoding, Source
 from vjepa_loc.errors import ConfigError, VjepaLocError
 from vjepa_loc.spacegrid import SpaceGrid
 
@@ -41,6 +41,14 @@ class Prepare:
         FrameSampler(self.frame_step, self.sample_fps)
         if self.batch_frames < 1:
             raise ConfigError(f"batch_frames: expected 1 or more, got {self.batch_frames}")
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> "Prepare":
+        """What the clips of an encoding need."""
+        return cls(
+            fit=encoding.fit, input_height=encoding.input_hw[0], input_width=encoding.input_hw[1], patch_px=encoding.patch_px,
+            frame_step=encoding.frame_step, sample_fps=encoding.sample_fps,
+        )
 
     @property
     def frame_bytes(self) -> int:

@@ -15,7 +15,7 @@ from features.clips import expected_clips, expected_steps
 from features.estimate_bytes import expected_bytes, grid_of
 from features.estimate_gpu import EXPECTED_SHARE, Transformer
 from features.extract import run_decisions
-from features.extract_video import Encoder
+from features.encode_stage import Encoder
 from features.outcome import ClipsEncoded, Outcome, Progress, StageTimes
 from features.recipe import ExtractConfig
 from features.resume import Action, Decision

@@ -14,7 +14,7 @@ from vjepa_loc.workspace import read_workspace
 if TYPE_CHECKING:
     from features.estimate import Estimate, Work
     from features.extract_settings import ExtractSettings
-    from features.extract_video import Encoder
+    from features.encode_stage import Encoder
     from features.schema import EncoderSpec
 
 SecondsOption = Annotated[float, typer.Option(help="Of the measured run, from its first clip on; 0: measure nothing.")]

@@ -3,36 +3,43 @@
 `extract_dataset` is the door; `extracted_files` does the same for files that no dataset names, into a store that is removed.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.clips import expected_clips
-from features.engines import local
+from features.disk_space import DiskSpace
+from features.encode_stage import Encoder
 from features.extract_settings import ENCODERS_PACKAGE
-from features.extract_video import Encoder, StageTimes, VideoExtractor
-from features.outcome import Outcome, Progress
+from features.outcome import Outcome, Progress, StageTimes
+from features.pipeline import Pipeline
 from features.recipe import ExtractConfig
 from features.resume import Action, Decision, decide
 from features.schema import Encoding, Record, Storage
+from features.shares import longest_first
 from features.store import Store, create_or_open_store, find_store, temporary_store
+from features.worker_status import WorkerStatus
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import ConfigError, VideoError
 from vjepa_loc.plugins import load_plugin
 
+OnProgress = Callable[[Progress], object]
+
 
 @dataclass
 class ExtractReport:
-    """Outcomes in the order of the dataset."""
+    """Outcomes, and the seconds of the stages; `notes` are lines that a person should see."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     times: StageTimes = field(default_factory=StageTimes)
+    notes: list[str] = field(default_factory=list)
 
-    def add(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-        if outcome.extracted is not None:
-            self.times += outcome.extracted.times
+    def sort(self, videos: Iterable[Video]) -> None:
+        """Outcomes in the order of `videos` instead of that in which they came."""
+        place = {video.id: number for number, video in enumerate(videos)}
+        self.outcomes.sort(key=lambda outcome: place.get(outcome.video_id, len(place)))
 
     @property
     def failed(self) -> dict[str, str]:
@@ -46,21 +53,29 @@ class ExtractReport:
     def ids(self, status: str) -> list[str]:
         return [outcome.video_id for outcome in self.outcomes if outcome.status == status]
 
+    @property
+    def num_clips(self) -> int:
+        return sum(outcome.extracted.num_clips for outcome in self.outcomes if outcome.extracted is not None)
+
     def summary(self) -> str:
         """One line per fact, for people: what became of the videos, and where the time went."""
-        done, skipped, failed = (len(self.ids(status)) for status in ("done", "skipped", "failed"))
-        lines = [f"{done} done ({self.num_damaged} damaged), {skipped} skipped, {failed} failed"]
+        done, skipped, failed, dropped = (len(self.ids(status)) for status in ("done", "skipped", "failed", "dropped"))
+        lines = [
+            f"{done} done ({self.num_damaged} damaged), {skipped} skipped, {failed} failed" + (f", {dropped} dropped" if dropped else "")
+        ]
         if done:
             times = self.times
             lines.append(
-                f"decoding {times.decode_s:.1f} s beside: waiting for frames {times.wait_s:.1f} s, encoding {times.encode_s:.1f} s, "
-                f"writing {times.write_s:.1f} s"
+                f"{self.num_clips} clips in {times.wall_s:.1f} s, {self.num_clips / max(times.wall_s, 1e-9):.2f} clips/s; seconds of work "
+                f"(of waiting), summed over workers: decoding {times.decode_s:.1f} ({times.decode_blocked_s:.1f}), encoding "
+                f"{times.encode_s:.1f} ({times.encode_wait_s + times.encode_blocked_s:.1f}), writing {times.write_s:.1f} ({times.write_wait_s:.1f})"
             )
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
         """The last line of `extract --json`."""
-        return {"done": self.ids("done"), "skipped": self.ids("skipped"), "failed": self.failed}
+        found = {"done": self.ids("done"), "skipped": self.ids("skipped"), "failed": self.failed}
+        return found | ({"dropped": dropped} if (dropped := self.ids("dropped")) else {})
 
 
 def load_encoder(name: str, config: Record, device: str) -> Encoder:
@@ -90,38 +105,66 @@ def plan_extraction(dataset: Dataset, store_path: Path | str, encoding: Encoding
 
 def extract_dataset(
     dataset: Dataset, store_path: Path | str, encoder: Encoder, config: ExtractConfig, storage: Storage | None = None,
-    on_progress: Callable[[Progress], object] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None, stop: threading.Event | None = None,
 ) -> ExtractReport:
     """Every video of `dataset` into the store at `store_path`, which is made where there is none; complete videos are skipped.
 
-    Raises `StoreMismatchError` for a store of another encoding, and `StoreError` where the disk refuses; whatever is wrong with
-    one video is in the report and in the ledger.
+    The longest videos come first, so that no worker is left alone with one at the end. Once `stop` is set, videos in hand are
+    finished or dropped, and the report tells of those that were begun. Raises `StoreMismatchError` for a store of another
+    encoding, and `StoreError` where the disk refuses or has no room; whatever is wrong with one video is in the report and in the ledger.
     """
     store = create_or_open_store(store_path, config.encoding(encoder.spec), storage)
-    decisions = (decide(video, store, config.compare, config.on_mismatch) for video in dataset.videos.values())
-    return run_decisions(decisions, store, encoder, config, on_progress)
+    videos = list(dataset.videos.values())
+    decisions = (decide(video, store, config.compare, config.on_mismatch) for video in longest_first(videos))
+    space = DiskSpace(store, config.min_free_gib)
+    notes = space.check_ahead(videos, config.resolved_decode_workers(encoder.device.type == "cuda"))
+    with WorkerStatus(store, clips_of_videos(dataset, store.encoding), device=str(encoder.device)) as status:
+        report = run_decisions(decisions, store, encoder, config, _each(on_progress, space, status), stop, space.check)
+    report.notes += notes
+    report.sort(videos)
+    return report
 
 
 @contextmanager
 def extracted_files(
     files: Sequence[Path], encoder: Encoder, config: ExtractConfig, storage: Storage | None = None,
-    on_progress: Callable[[Progress], object] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> Iterator[tuple[Store, ExtractReport]]:
     """A store with the tokens of `files`, which is removed at the end; the videos' ids are those of `videos_of_files`."""
-    decisions = [Decision(video, Action.EXTRACT) for video in videos_of_files(files)]
+    videos = videos_of_files(files)
+    decisions = [Decision(video, Action.EXTRACT) for video in longest_first(videos)]
     with temporary_store(config.encoding(encoder.spec), storage) as store:
-        yield store, run_decisions(decisions, store, encoder, config, on_progress)
+        report = run_decisions(decisions, store, encoder, config, on_progress)
+        report.sort(videos)
+        yield store, report
 
 
 def run_decisions(
-    decisions: Iterable[Decision], store: Store, encoder: Encoder, config: ExtractConfig, on_progress: Callable[[Progress], object]
+    decisions: Iterable[Decision], store: Store, encoder: Encoder, config: ExtractConfig, on_progress: OnProgress,
+    stop: threading.Event | None = None, check_space: Callable[[], object] = lambda: None, look_again: bool = True,
 ) -> ExtractReport:
-    """Does with each video what was decided. Raises as `extract_dataset`."""
+    """Does with each video what was decided; outcomes in the order in which they come.
+
+    The iterator may block; it is asked when a decoder is free, from another thread than `on_progress` is called in. `check_space`
+    and `look_again` as in `Pipeline`. Raises as `extract_dataset`.
+    """
     report = ExtractReport()
-    with VideoExtractor(store, encoder, config) as extractor:
-        for outcome in local.run(decisions, extractor, on_progress):
-            report.add(outcome)
+    pipeline = Pipeline(store, encoder, config, check_space, look_again)
+    with closing(pipeline.run(decisions, stop)) as events:
+        for event in events:
+            if isinstance(event, Outcome):
+                report.outcomes.append(event)
+            on_progress(event)
+    report.times = pipeline.times
     return report
+
+
+def _each(*listeners: OnProgress) -> OnProgress:
+    def tell(event: Progress) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
 
 
 def videos_of_files(files: Sequence[Path]) -> list[Video]:

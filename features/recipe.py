@@ -13,7 +13,20 @@ Compare = Literal["time", "hash"]
 OnMismatch = Literal["refuse", "redo"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
+NaturalInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+# A clip at work in ViT-L takes about a GB on a CPU.
+MOST_CPU_ENCODERS = 8
+# About what one H200 asks for, with sampling (docs/scale.md); each takes 0.25 GB.
+MOST_DECODE_WORKERS = 32
+GPU_BATCH_CLIPS = 4
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ExtractConfig(Record):
@@ -23,7 +36,12 @@ class ExtractConfig(Record):
     `overlap` is the fraction of a clip that it shares with the next, rounded to whole steps. `deadline_s` is the longest
     time a decoder may stay without progress. `compare = "hash"` compares stored videos with their files by content instead of by
     size and time. `on_mismatch` says what becomes of a stored video whose file has changed since: `refuse` keeps what is stored
-    and lists the video as failed, `redo` extracts it again. `threads` are those of the encoder on a CPU, 0 for all cores but the one that decodes. `device` is a torch device, or `auto`: a GPU where there is one.
+    and lists the video as failed, `redo` extracts it again. `device` is a torch device, or `auto`: a GPU where there is one.
+
+    Work: `decode_workers` processes decode, `threads` encode on a CPU (each a clip at a time; on a GPU there is one),
+    `write_threads` write; 0 means as many as fit the machine. `batch_clips` clips are encoded at once, 0 for 1 on a CPU and 4 on a GPU.
+    What may pass (a decoder that hung or died, a network) is tried `retries` times more, after `retry_wait_s`, then twice that, and
+    so on. `min_free_gib` of the disk stay free. An extraction that is asked to stop has `stop_grace_s` to finish videos in hand.
     """
 
     fit: Fit = "stretch"
@@ -35,8 +53,14 @@ class ExtractConfig(Record):
     compare: Compare = "time"
     on_mismatch: OnMismatch = "refuse"
     deadline_s: PositiveFloat = 60.0
-    batch_clips: PositiveInt = 1
-    threads: Annotated[int, Field(ge=0)] = 0
+    batch_clips: NaturalInt = 0
+    decode_workers: NaturalInt = 0
+    threads: NaturalInt = 0
+    write_threads: PositiveInt = 2
+    retries: NaturalInt = 2
+    retry_wait_s: PositiveFloat = 2.0
+    min_free_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    stop_grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
     device: str = Field(default="auto", min_length=1)
 
     @model_validator(mode="after")
@@ -63,9 +87,21 @@ class ExtractConfig(Record):
         })
 
     def resolved_threads(self) -> int:
-        """`threads`, with 0 settled."""
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.threads or max(1, usable - 1)
+        """`threads`, with 0 settled; more clips at once than this take more memory than they save time."""
+        return self.threads or min(MOST_CPU_ENCODERS, usable_cores())
+
+    def torch_threads(self, on_gpu: bool) -> int:
+        """Threads of torch within one encoding thread: cores that `MOST_CPU_ENCODERS` leaves over."""
+        return 1 if on_gpu or self.threads else max(1, usable_cores() // self.resolved_threads())
+
+    def resolved_decode_workers(self, on_gpu: bool) -> int:
+        """`decode_workers`, with 0 settled: one per core, and one core for the GPU's side of the work."""
+        cores = max(1, usable_cores() - 1) if on_gpu else min(MOST_CPU_ENCODERS, usable_cores())
+        return self.decode_workers or min(cores, MOST_DECODE_WORKERS)
+
+    def resolved_batch_clips(self, on_gpu: bool) -> int:
+        """`batch_clips`, with 0 settled."""
+        return self.batch_clips or (GPU_BATCH_CLIPS if on_gpu else 1)
 
     def resolved_device(self) -> str:
         """`device`, with `auto` settled. Imports torch."""

@@ -29,7 +29,8 @@ from typing import Any, Literal
 import numpy as np
 
 from features.clips import ClipRule, PlannedClip, plan_clips
-from features.extract_video import EncodedClip, Encoder, VideoExtractor
+from features.clip_encoder import ClipEncoder, StoredPart
+from features.encode_stage import Encoder
 from features.pyramid import Pyramid
 from features.recipe import ExtractConfig
 from features.resume import changed_source
@@ -109,10 +110,10 @@ def reencode_clips(
     checks: list[ClipCheck] = []
     problems: list[Problem] = []
     num_all = sum(map(len, drawn.values()))
-    with VideoExtractor(store, encoder, config) as extractor:
+    with ClipEncoder(store.encoding, encoder, config) as clip_encoder:
         for video_id, clips in drawn.items():
             try:
-                found = _check_video(dataset.videos[video_id], store, clips, extractor)
+                found = _check_video(dataset.videos[video_id], store, clips, clip_encoder)
             except (VideoError, DecodeTimeoutError, CorruptStoreError) as error:
                 file = store.commit_of(video_id).path
                 problems.append(Problem(video_id, f"tokens.zarr/{file}", str(error)))
@@ -161,14 +162,14 @@ def _draw(steps: dict[str, int], store: Store, num_clips: int, seed: int) -> dic
     return dict(drawn)
 
 
-def _check_video(video: Video, store: Store, clips: list[PlannedClip], extractor: VideoExtractor) -> list[ClipCheck]:
+def _check_video(video: Video, store: Store, clips: list[PlannedClip], clip_encoder: ClipEncoder) -> list[ClipCheck]:
     stored = store.video(video.id)
-    if changed := changed_source(video.file, stored.meta.source, extractor.config.compare):
+    if changed := changed_source(video.file, stored.meta.source, clip_encoder.config.compare):
         raise VideoError(f"its file {video.file} has changed: {changed}; `extract --on-mismatch redo` replaces what is stored")
-    comparison = _Comparison(stored, extractor.encoder)
+    comparison = _Comparison(stored, clip_encoder.encoder)
     planned = {clip.start: range(clip.keep_start, clip.keep_stop) for clip in clips}
     checks = []
-    for again in extractor.encode_clips(video, list(planned)):
+    for again in clip_encoder.encode_clips(video, list(planned)):
         expected = planned.pop(again.clip.start_step)
         found = range(again.clip.start_step + again.clip.keep.start, again.clip.start_step + again.clip.keep.stop)
         if found != expected:
@@ -189,7 +190,7 @@ class _Comparison:
         self._level = next(level for level in ("tokens", "pool4", "pool2", "pool1") if level in stored.levels)
         self._pyramid = Pyramid(stored.space_grid.valid_HW, [self._level])
 
-    def check(self, again: EncodedClip, steps: range) -> ClipCheck:
+    def check(self, again: StoredPart, steps: range) -> ClipCheck:
         """`steps` are those of the video that are stored from this clip."""
         stored = self._stored
         tokens_nHWC = again.tokens_nHWC.cpu()
@@ -216,7 +217,7 @@ class _Comparison:
             )
         return ClipCheck(stored.id, steps.start, steps.stop, self._level, max_error, relative_error, tolerance, problem)
 
-    def _other_frames(self, again: EncodedClip, steps: range) -> str:
+    def _other_frames(self, again: StoredPart, steps: range) -> str:
         stored, clip = self._stored, again.clip
         kept = slice(steps.start, steps.stop)
         first_seen, last_seen = stored.first_frame_seen[kept], stored.last_frame_seen[kept]

@@ -13,7 +13,7 @@ from features.checksum import crc32c_hex
 from features.commits import FileStamp, key_of
 from features.durable import storage_errors
 from features.extract import ExtractReport, run_decisions
-from features.extract_video import Encoder
+from features.encode_stage import Encoder
 from features.outcome import Progress
 from features.places import Place, place_of
 from features.recipe import ExtractConfig

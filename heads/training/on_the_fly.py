@@ -9,7 +9,7 @@ from pathlib import Path
 
 from features.extract import ExtractReport, extracted_files, load_encoder
 from features.extract_settings import ENCODERS_PACKAGE
-from features.extract_video import Encoder
+from features.encode_stage import Encoder
 from features.outcome import Progress
 from features.recipe import ExtractConfig
 from features.schema import Encoding

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from features import extract_video
+from features import pipeline
 from features.decode_worker import DecodeWorker
 from features.encoders.tiny import Config, Encoder
 
@@ -124,7 +124,7 @@ def kept_worker():
 @pytest.fixture
 def one_decoding_process(kept_worker, monkeypatch) -> None:
     """Every extraction of the test uses the same decoding process."""
-    monkeypatch.setattr(extract_video, "DecodeWorker", lambda deadline_s: kept_worker)
+    monkeypatch.setattr(pipeline, "DecodeWorker", lambda deadline_s: kept_worker)
 
 
 @pytest.fixture(scope="session")

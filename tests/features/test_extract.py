@@ -32,7 +32,7 @@ from vjepa_loc.spacegrid import SpaceGrid
 
 pytestmark = pytest.mark.usefixtures("one_decoding_process")
 
-RECIPE = ExtractConfig(threads=1, deadline_s=30)
+RECIPE = ExtractConfig(threads=1, decode_workers=1, deadline_s=30, retry_wait_s=0.01)
 REDO = RECIPE.model_copy(update={"on_mismatch": "redo"})
 ROOT = Path(__file__).parents[2]
 

@@ -4,8 +4,7 @@ import io
 
 from rich.console import Console
 
-from features.extract_video import Extracted
-from features.outcome import ClipsEncoded, Outcome, VideoStarted
+from features.outcome import ClipsEncoded, Extracted, Outcome, VideoStarted
 from features.progress import ExtractionProgress
 
 

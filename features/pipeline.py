@@ -1,0 +1,415 @@
+"""The extraction at work: decoding, encoding and writing at once, over several videos, with bounded queues between them.
+
+    decisions -> decoding threads, one decoding process each -> ClipQueue -> encoding threads -> tokens -> writing threads -> commits
+                 (one linear pass per video; a ring of frames)   (buffers)   (batches of one shape)     (one video by one thread
+                                                                                                         at a time, clips in order)
+
+Every queue is bounded: whoever is ahead waits, so the slowest stage is busy all the time and memory grows neither with the
+length of a video nor with their number. A video that fails costs itself alone; a disk that refuses stops all of them.
+"""
+
+import errno
+import queue
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import torch
+
+from features.agenda import Agenda, Attempt
+from features.clip_queue import ClipQueue, QueuedClip
+from features.clips import Clip, ClipAssembler, ClipRule, expected_steps
+from features.decode_protocol import DecodeSummary, FrameBatch, Prepare
+from features.decode_worker import DecodeWorker
+from features.encode_stage import EncodeStage, Encoder
+from features.outcome import IN_OTHER_HANDS, ClipsEncoded, Outcome, Progress, StageTimes, Stopping, VideoRetried, VideoStarted
+from features.recipe import ExtractConfig
+from features.resume import Action
+from features.store import Store
+from features.torch_threads import torch_threads
+from features.video_job import EncodedClip, VideoJob
+from vjepa_loc.errors import StoreError, VjepaLocError
+
+# Answers of a disk or a network that may be others a while later.
+PASSING = (
+    errno.EIO, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
+)
+_DECODING_ENDED = "decoding ended"
+_LOOK_UP_S = 0.2
+# How long threads are waited for that were told to end; what hangs in a disk or a driver is left behind.
+_JOIN_S = 30.0
+
+
+class Dropped(Exception):
+    """A video in hand is given up because the extraction stops; what was written of it is discarded."""
+
+
+class Pipeline:
+    """Does what was decided for one store; `run` once. `times` stands when it has ended.
+
+    `check_space` is called before anything is written; it raises `StoreError` where the disk is nearly full. With `look_again` a
+    video that another process holds is tried once more when all others are settled: its holder may be gone by then.
+    """
+
+    def __init__(
+        self, store: Store, encoder: Encoder, config: ExtractConfig, check_space: Callable[[], object] = lambda: None,
+        look_again: bool = True,
+    ):
+        self.times = StageTimes()
+        self._store = store
+        self._encoder = encoder
+        self._config = config
+        self._check_space = check_space
+        self._look_again = look_again
+        self._encoding = encoding = store.encoding
+        self._rule = ClipRule.of(encoding)
+        self._prepare = Prepare.of(encoding)
+        on_gpu = encoder.device.type == "cuda"
+        self._batch_clips = config.resolved_batch_clips(on_gpu)
+        self._num_encoders = 1 if on_gpu else config.resolved_threads()
+        self._workers = [DecodeWorker(config.deadline_s) for _ in range(config.resolved_decode_workers(on_gpu))]
+        # For every encoder one batch at work and one that fills up (on a GPU one more is under way), and one clip per decoder.
+        num_buffers = (2 + on_gpu) * self._num_encoders * self._batch_clips + len(self._workers)
+        self._queue = ClipQueue(num_buffers, self._rule.clip_frames * self._prepare.frame_bytes, pinned=on_gpu)
+        # The same for tokens: a batch at work, and one that is being written.
+        self._max_unwritten = (2 + on_gpu) * self._num_encoders * self._batch_clips + config.write_threads
+        self._num_unwritten = 0
+        self._stage = EncodeStage(encoder, self._queue, self, self._batch_clips, self._tell_clips)
+        self._changed = threading.Condition()
+        self._jobs: set[VideoJob] = set()
+        self._to_write: deque[VideoJob] = deque()
+        self._being_written: set[VideoJob] = set()
+        self._writing_ends = False
+        self._events: queue.SimpleQueue[Progress | BaseException | str] = queue.SimpleQueue()
+        self._stream = torch.cuda.Stream(encoder.device) if on_gpu else None
+
+    def run(self, decisions: Iterable, stop: threading.Event | None = None) -> Iterator[Progress]:
+        """Yields what happens, with one `Outcome` per decision when it is settled; each is then in the store's ledger.
+
+        Once `stop` is set no video is begun; those whose frames are all decoded are finished, the others dropped, which an
+        event tells first. Leaving the iteration drops all. Raises `StoreError` where the disk refuses, because then no other
+        video can be stored either.
+        """
+        start_s = time.monotonic()
+        self._agenda = Agenda(decisions)
+        with torch_threads(self._config.torch_threads(self._encoder.device.type == "cuda")):
+            decoders = [threading.Thread(target=self._decode_all, args=(worker,), daemon=True) for worker in self._workers]
+            encoders = [threading.Thread(target=self._guarded(self._stage.run), daemon=True) for _ in range(self._num_encoders)]
+            writers = [threading.Thread(target=self._guarded(self._write_all), daemon=True) for _ in range(self._config.write_threads)]
+            self._num_decoding = len(decoders)
+            for thread in (*decoders, *encoders, *writers):
+                thread.start()
+            try:
+                yield from self._until_the_end(stop)
+            finally:
+                self._drop_all("interrupted")
+                _join(decoders)
+                self._agenda.wait_until_settled(_JOIN_S)
+                self._queue.close()
+                _join(encoders)
+                with self._changed:
+                    self._writing_ends = True
+                    self._changed.notify_all()
+                _join(writers)
+                for worker in self._workers:
+                    worker.close()
+                self._tell_ledger_of_dropped()
+                self.times += self._stage.times
+                self.times.wall_s = time.monotonic() - start_s
+
+    # The end, wanted and unwanted
+
+    def _until_the_end(self, stop: threading.Event | None) -> Iterator[Progress]:
+        grace_ends_s, decoding_ended = None, False
+        while True:
+            event = self._next_event()
+            if stop is not None and stop.is_set() and grace_ends_s is None:
+                grace_ends_s = time.monotonic() + self._config.stop_grace_s
+                yield self._begin_to_stop()
+            if grace_ends_s is not None and time.monotonic() > grace_ends_s:
+                grace_ends_s = float("inf")
+                self._drop(self._in_hand(), f"stopped, and not finished within {self._config.stop_grace_s:g} s")
+            if isinstance(event, BaseException):
+                raise event
+            if event is _DECODING_ENDED:
+                decoding_ended = True
+            elif event is not None:
+                self._tell_ledger(event)
+                yield event
+            # A video's outcome comes before it counts as settled.
+            if decoding_ended and self._agenda.is_settled and self._events.empty():
+                return
+
+    def _next_event(self) -> Progress | BaseException | str | None:
+        try:
+            return self._events.get(timeout=_LOOK_UP_S)
+        except queue.Empty:
+            return None
+
+    def _begin_to_stop(self) -> Stopping:
+        self._agenda.stop()
+        in_hand = self._in_hand()
+        finishing, dropping = ([job for job in in_hand if job.is_decoded is decoded] for decoded in (True, False))
+        self._drop(dropping, "stopped before its last frame was decoded")
+        return Stopping(*(tuple(sorted(job.video.id for job in jobs)) for jobs in (finishing, dropping)))
+
+    def _in_hand(self) -> list[VideoJob]:
+        with self._changed:
+            return [job for job in self._jobs if not job.failed]
+
+    def _drop(self, jobs: list[VideoJob], reason: str) -> None:
+        for job in jobs:
+            self._fail(job, Dropped(reason))
+            if job.worker is not None:
+                job.worker.interrupt()
+
+    def _drop_all(self, reason: str) -> None:
+        self._agenda.stop()
+        in_hand = self._in_hand()
+        self._drop(in_hand, reason)
+        if in_hand:
+            self._stage.interrupt(Dropped)
+
+    def _tell_ledger(self, event: Progress) -> None:
+        ledger = self._store.ledger
+        if isinstance(event, Outcome):
+            ledger.record(event.video_id, event.status, event.reason, **event.details())
+        elif isinstance(event, VideoRetried):
+            ledger.record(event.video_id, "failed", event.reason, attempt=event.attempt, repeated_after_s=event.wait_s)
+
+    def _tell_ledger_of_dropped(self) -> None:
+        """Information only, and nobody listens any more: a refusal of the disk must not hide why the run ends."""
+        while not self._events.empty():
+            event = self._events.get()
+            if isinstance(event, Outcome):
+                try:
+                    self._tell_ledger(event)
+                except StoreError:
+                    return
+
+    def _guarded(self, work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self._events.put(error)
+
+        return run
+
+    # Decoding
+
+    def _decode_all(self, worker: DecodeWorker) -> None:
+        try:
+            while (attempt := self._agenda.next()) is not None:
+                self._begin(attempt, worker)
+        except BaseException as error:
+            self._events.put(error)
+        with self._changed:
+            self._num_decoding -= 1
+            if not self._num_decoding:
+                self._events.put(_DECODING_ENDED)
+
+    def _begin(self, attempt: Attempt, worker: DecodeWorker) -> None:
+        """Settles what needs no work, decodes the rest; a job that it makes is settled by a writing thread."""
+        decision = attempt.decision
+        video = decision.video
+        if decision.action in (Action.SKIP, Action.REFUSE):
+            skipped = decision.action is Action.SKIP
+            outcome = Outcome(video.id, "skipped", decision.reason or "already stored") if skipped else Outcome(video.id, "failed", decision.reason)
+            return self._settle(attempt, outcome)
+        claim = self._store.claim(video.id)
+        if claim is None:
+            if self._look_again and not attempt.is_last_look:
+                return self._agenda.settle(replace(attempt, is_last_look=True))
+            return self._settle(attempt, Outcome(video.id, "skipped", IN_OTHER_HANDS))
+        job = VideoJob(attempt, claim, worker)
+        with self._changed:
+            self._jobs.add(job)
+        self._events.put(VideoStarted(video.id))
+        self._queue.start_producing()
+        try:
+            self._decode(job, worker)
+        except BaseException as error:
+            self._fail(job, error)
+        finally:
+            job.worker = None
+            self._queue.end_producing()
+
+    def _decode(self, job: VideoJob, worker: DecodeWorker) -> None:
+        video, assembler = job.video, ClipAssembler(self._rule)
+        stream = worker.stream_shared(video.file, self._prepare, self._rule.frames_held, self._config.decoder, video.fps)
+        with closing(stream):
+            for message in stream:
+                if isinstance(message, FrameBatch):
+                    if not job.is_open:
+                        known = video.num_frames or message.info.num_frames_in_header
+                        job.open(self._store, message, expected_steps(self._encoding, known, float(message.info.fps)))
+                    for clip in assembler.push(message.frame_numbers_n, message.frames_nhw3.numpy()):
+                        if not self._put(job, clip):
+                            return
+                    worker.release(assembler.num_released)
+                else:
+                    summary: DecodeSummary = message
+        # Before the last clips are encoded: a refused video costs no more than it has to.
+        job.check_end(summary)
+        for clip in assembler.finish():
+            if not self._put(job, clip):
+                return
+        with self._changed:
+            job.num_clips = job.num_queued
+            self._schedule(job)
+
+    def _put(self, job: VideoJob, clip: Clip) -> bool:
+        job.num_queued += 1
+        return self._queue.put(job, job.num_queued - 1, clip)
+
+    # From the encoder to the writers
+
+    def reserve(self, num_clips: int, wait: bool) -> bool:
+        """See `features.encode_stage.Outbox`, as the next three."""
+        with self._changed:
+            while self._num_unwritten + num_clips > self._max_unwritten:
+                if not wait or self._writing_ends:
+                    return False
+                self._changed.wait()
+            self._num_unwritten += num_clips
+            return True
+
+    def unreserve(self, num_clips: int) -> None:
+        with self._changed:
+            self._num_unwritten -= num_clips
+            self._changed.notify_all()
+
+    def deliver(self, encoded: EncodedClip) -> None:
+        job = encoded.clip.job
+        with self._changed:
+            if job.failed:
+                self.unreserve(1)
+                return
+            job.encoded[encoded.clip.number] = encoded
+            self._schedule(job)
+
+    def fail_batch(self, clips: list[QueuedClip], error: BaseException) -> None:
+        self.unreserve(len(clips))
+        for job in {clip.job for clip in clips}:
+            self._fail(job, error)
+
+    def _tell_clips(self, clips: list[QueuedClip]) -> None:
+        for video_id in sorted({clip.job.video.id for clip in clips}):
+            self._events.put(ClipsEncoded(video_id, sum(clip.job.video.id == video_id for clip in clips)))
+
+    def _fail(self, job: VideoJob, error: BaseException) -> None:
+        with self._changed:
+            if job.error is not None or job not in self._jobs:
+                return
+            job.error = error
+            self._schedule(job)
+        self._queue.drop_failed()
+
+    # Writing
+
+    def _schedule(self, job: VideoJob) -> None:
+        """Puts the job before the writing threads where there is something to do for it and none of them has it; under the lock."""
+        if job in self._jobs and job not in self._being_written and (job.failed or job.can_write):
+            self._being_written.add(job)
+            self._to_write.append(job)
+            self._changed.notify_all()
+
+    def _write_all(self) -> None:
+        times = StageTimes()
+        try:
+            while True:
+                start_s = time.monotonic()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._to_write or self._writing_ends)
+                    if not self._to_write:
+                        return
+                    job = self._to_write.popleft()
+                times.write_wait_s += (taken_s := time.monotonic()) - start_s
+                with torch.cuda.stream(self._stream):
+                    self._write(job)
+                times.write_s += time.monotonic() - taken_s
+        finally:
+            with self._changed:
+                self.times += times
+
+    def _write(self, job: VideoJob) -> None:
+        """Writes what is there of a job; settles it where that was all, or where it has failed."""
+        while not job.failed:
+            with self._changed:
+                if not job.can_write:
+                    self._being_written.remove(job)
+                    return
+                at_end = job.num_written == job.num_clips
+            try:
+                if at_end:
+                    job.commit(self._encoder.spec, self._encoder.device, self._encoder.dtype)
+                    break
+                self._check_space()
+                job.write_next()
+                if self._stream is not None:
+                    # Before the tokens' memory is given back to the encoder's stream.
+                    self._stream.synchronize()
+            except BaseException as error:
+                self._fail(job, error)
+                break
+            with self._changed:
+                del job.encoded[job.num_written]
+                job.num_written += 1
+                self.unreserve(1)
+        job.close()
+        with self._changed:
+            self._jobs.remove(job)
+            self._being_written.remove(job)
+            self.unreserve(len(job.encoded))
+            job.encoded.clear()
+            times = job.result.times
+            self.times += StageTimes(decode_s=times.decode_s, decode_blocked_s=times.decode_blocked_s)
+        self._settle_job(job)
+
+    # What became of a video
+
+    def _settle_job(self, job: VideoJob) -> None:
+        video_id, error, attempt = job.video.id, job.error, job.attempt
+        if error is None:
+            status, reason = ("done", job.decision.reason) if job.result.stored else ("skipped", "another process stored it first")
+            return self._settle(attempt, Outcome(video_id, status, reason, job.result))
+        if isinstance(error, Dropped):
+            return self._settle(attempt, Outcome(video_id, "dropped", str(error)))
+        if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, Exception):
+            self._events.put(error)
+            return self._settle(attempt, Outcome(video_id, "dropped", f"{type(error).__name__}: the extraction ends"))
+        reason = " ".join(str(error).split())
+        if is_passing(error):
+            if attempt.number <= self._config.retries:
+                wait_s = self._config.retry_wait_s * 2 ** (attempt.number - 1)
+                self._events.put(VideoRetried(video_id, reason, attempt.number, wait_s))
+                return self._agenda.settle(Attempt(time.monotonic() + wait_s, attempt.number + 1, attempt.decision))
+            reason = f"set aside after {attempt.number} attempts: {reason}"
+        if isinstance(error, VjepaLocError):
+            if isinstance(error, StoreError) and error.errno is not None:
+                self._events.put(error)
+            return self._settle(attempt, Outcome(video_id, "failed", reason))
+        # A fault of ours or of a library: the other videos must not pay for it, and the trace must not be lost.
+        trace = "".join(traceback.format_exception(error))
+        self._settle(attempt, Outcome(video_id, "failed", f"{type(error).__name__}: {reason}", traceback=trace))
+
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._events.put(outcome)
+        self._agenda.settle()
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same work may succeed when it is tried again."""
+    return isinstance(error, VjepaLocError) and (error.passing or isinstance(error, StoreError) and error.errno in PASSING)
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    end_s = time.monotonic() + _JOIN_S
+    for thread in threads:
+        thread.join(max(0.0, end_s - time.monotonic()))
