@@ -1,11 +1,13 @@
 """Finds a checkpoint in the layout of transformers (config.json, *.safetensors), in a local folder or on the Hugging Face hub.
 
+Older repositories hold pickles (pytorch_model.bin): they are taken where there is nothing else, by torch's loader that runs no code.
 Every failure is one line (`WeightsError`) that says what was looked for and what to do; without a network it comes in seconds.
 """
 
 import json
+import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,13 @@ HUB_TIMEOUT_S = 10.0
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-# Newer and older names of the file that holds mean and std.
-PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
+PICKLE_FILE = "pytorch_model.bin"
+PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
+# A whole checkpoint, and the index of one in parts; the first that is there counts.
+TENSOR_FILES = ((SINGLE_FILE, INDEX_FILE), (PICKLE_FILE, PICKLE_INDEX_FILE))
+# Names of the file that holds mean and std; where one file describes several processors, the keys of those that may be meant.
+PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
+PROCESSOR_KEYS = ("video_processor", "image_processor")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 NEEDS_NONE = "`make demo` needs no weights"
 
@@ -40,31 +47,52 @@ class Checkpoint:
         """The video processor's settings; empty where the checkpoint has none."""
         for name in PROCESSOR_FILES:
             if (self.folder / name).is_file():
-                return self._json(name)
+                values = self._json(name)
+                return next((values[key] for key in PROCESSOR_KEYS if isinstance(values.get(key), dict)), values)
         return {}
 
     def tensors(self, name_in_part: Callable[[str], str | None]) -> dict[str, torch.Tensor]:
         """The tensors for which `name_in_part(name)` is a name, under that name; the others are never read."""
-        files = sorted(set(self._json(INDEX_FILE)["weight_map"].values())) if self._is_sharded() else [SINGLE_FILE]
         tensors: dict[str, torch.Tensor] = {}
-        for file in files:
+        for file in self._tensor_files():
             try:
-                with safe_open(self.folder / file, framework="pt") as shard:
-                    for name in shard.keys():
-                        if (short := name_in_part(name)) is not None:
-                            tensors[short] = shard.get_tensor(name)
-            except (OSError, SafetensorError) as error:
-                raise WeightsError(f"{self.folder / file}: cannot be read ({error}); download the checkpoint again") from None
+                for name, tensor in _read_pickle(file, name_in_part) if file.suffix == ".bin" else _read_safetensors(file, name_in_part):
+                    tensors[name] = tensor
+            except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
+                reason = " ".join(str(error).split())[:160]
+                raise WeightsError(f"{file}: cannot be read ({reason}); download the checkpoint again") from None
         return tensors
 
-    def _is_sharded(self) -> bool:
-        return not (self.folder / SINGLE_FILE).is_file()
+    def _tensor_files(self) -> list[Path]:
+        for single, index in TENSOR_FILES:
+            if (self.folder / single).is_file():
+                return [self.folder / single]
+            if (self.folder / index).is_file():
+                return [self.folder / name for name in sorted(set(self._json(index)["weight_map"].values()))]
+        return [self.folder / SINGLE_FILE]
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WeightsError(f"{self.folder / name}: cannot be read ({error}); download the checkpoint again") from None
+
+
+def _read_safetensors(file: Path, name_in_part: Callable[[str], str | None]) -> Iterator[tuple[str, torch.Tensor]]:
+    with safe_open(file, framework="pt") as tensors:
+        for name in tensors.keys():
+            if (short := name_in_part(name)) is not None:
+                yield short, tensors.get_tensor(name)
+
+
+def _read_pickle(file: Path, name_in_part: Callable[[str], str | None]) -> Iterator[tuple[str, torch.Tensor]]:
+    """`weights_only`: the pickle may hold tensors and plain values, and nothing in it is run."""
+    found = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+        raise TypeError("expected names and their tensors")
+    for name, tensor in found.items():
+        if (short := name_in_part(name)) is not None:
+            yield short, tensor
 
 
 def find_checkpoint(weights: str, revision: str | None = None) -> Checkpoint:
@@ -91,7 +119,7 @@ def find_checkpoint(weights: str, revision: str | None = None) -> Checkpoint:
 def _missing_file(folder: Path) -> str | None:
     if not (folder / CONFIG_FILE).is_file():
         return CONFIG_FILE
-    if not any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
+    if not any((folder / name).is_file() for names in TENSOR_FILES for name in names):
         return SINGLE_FILE
     return None
 
@@ -115,6 +143,8 @@ def _downloaded(weights: str, revision: str | None) -> Path:
         # Asked first, because it gives up after one timeout where a download tries again and again.
         commit = HfApi().model_info(weights, revision=revision, timeout=HUB_TIMEOUT_S).sha
         folder = Path(snapshot_download(weights, revision=commit, allow_patterns=wanted))
+        if _missing_file(folder):
+            folder = Path(snapshot_download(weights, revision=commit, allow_patterns=["pytorch_model*.bin", PICKLE_INDEX_FILE]))
     except Exception as error:
         # The hub's client raises the classes of whichever HTTP library it was built on.
         at = f" at revision {revision}" if revision else ""

@@ -41,7 +41,8 @@ class PixelRule:
             normalises = said.get("do_normalize", True)
             mean = _rgb(said.get("image_mean", self.mean)) if normalises else (0.0, 0.0, 0.0)
             std = _rgb(said.get("image_std", self.std)) if normalises else (1.0, 1.0, 1.0)
-            scale = 255.0 * factor
+            # Factors are written with 10 to 17 digits: the same rule must give the same encoding.
+            scale = round(255.0 * factor, 9)
             if not (scale > 0 and min(std) > 0 and all(map(math.isfinite, (scale, *mean, *std)))):
                 raise ValueError("the factor and every deviation must be positive")
         except (TypeError, ValueError) as error:
@@ -49,9 +50,6 @@ class PixelRule:
                 f"encoder.weights: {weights}: its processor's configuration cannot be used ({error}); expected rescale_factor, "
                 f"image_mean and image_std as numbers; download the checkpoint again"
             ) from None
-        if math.isclose(scale, 1.0, rel_tol=1e-9):
-            # The mean as it is written, not its last bits after a multiplication by 1/255 and 255.
-            scale = 1.0
         return tuple((offset + m) / scale for m in mean), tuple(s / scale for s in std)
 
 

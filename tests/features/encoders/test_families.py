@@ -156,6 +156,13 @@ def test_sharded_checkpoints_hold_the_same_encoder(name, model, folder, tmp_path
     assert build(name, tmp_path / "sharded").spec == build(name, folder).spec.model_copy(update={"weights": str(tmp_path / "sharded")})
 
 
+def test_pickled_checkpoints_hold_the_same_encoder(name, folder):
+    before = build(name, folder).spec
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert build(name, folder).spec == before
+
+
 def test_the_digest_is_of_the_encoder_s_tensors_alone(name, folder):
     before = build(name, folder).spec.digest
     tensors = load_file(folder / "model.safetensors")
