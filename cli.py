@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from features import dataset_commands, estimate_command, status_command, store_copy_commands
+from features import check_commands, dataset_commands, estimate_command, status_command, store_copy_commands
 from features.options import (
     DatasetOption, EncoderOption, JsonOption, OnMismatchOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
 )
@@ -272,27 +272,7 @@ def convert(
     print(f"written as {to_format}: {target}")
 
 
-@app.command("check-videos")
-def check_videos(
-    files: Annotated[Optional[list[Path]], typer.Argument(metavar="[FILE]...", help="Default: the dataset's videos.")] = None,
-    dataset: DatasetOption = None,
-    json_output: JsonOption = False,
-) -> None:
-    """Decode videos and say what is in them; exit code 1 if one cannot be used or disagrees with the dataset."""
-    from features.check import check_videos as check
-    from features.extract import videos_of_files
-    from vjepa_loc.dataset import read_dataset
-
-    videos = videos_of_files(files) if files else list(read_dataset(read_workspace(Path()).dataset_path(dataset)).videos.values())
-    with count_bar("check") as on_video:
-        checks = check(videos, on_video=lambda number: on_video(number, len(videos)))
-    if json_output:
-        print_json([{"id": video.id} | found.to_dict() for video, found in zip(videos, checks, strict=True)])
-    else:
-        columns = ("num_frames", "fps", "width", "height", "rotation", "codec", "num_errors", "witness", "problem")
-        rows = [(video.id, *(getattr(found, name) for name in columns)) for video, found in zip(videos, checks, strict=True)]
-        print_table(f"{len(checks)} videos", ("id", *columns), rows)
-    raise typer.Exit(int(not all(found.ok for found in checks)))
+app.command("check-videos")(check_commands.check_videos)
 
 
 @app.command()

@@ -1,38 +1,30 @@
-"""Looks at videos before they are extracted: decodes each once from start to end, and says what is in it and what is wrong.
-
-Where decord takes a file too it is the witness: both decoders must give the same frames. It is an independent build of FFmpeg
-with its own way of reading; of frames that both give alike neither has invented any.
-"""
+"""Looks at videos before they are extracted: decodes each once from start to end, and says what is in it and what is wrong."""
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from features.decode_worker import DecodeSummary, DecodeWorker, FrameBatch, Prepare
-from features.decoders.decord_reader import USE_PYAV
+from features.check_protocol import Look, Looked, Testimony
+from features.killable_child import KillableChild
 from vjepa_loc.dataset import Video, check_against_video
-from vjepa_loc.errors import ConfigError, DecodeTimeoutError, VideoError
+from vjepa_loc.errors import DecodeTimeoutError, VideoError
 
-# Small pictures of some frames: a frame that is another one, or turned, differs in them as well.
-GLANCE = Prepare(fit="stretch", input_height=32, input_width=32, patch_px=32, frame_step=10)
-# No frame but the first is resized where only the counts matter.
-FIRST_ONLY = Prepare(fit="stretch", input_height=32, input_width=32, patch_px=32, frame_step=2**31)
+CHILD = "features.check_child"
+DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)
 class VideoCheck:
-    """One row of the answer. `problem` is None for a video that can be used; the numbers are None where it cannot be decoded.
+    """What was found. `problem` is None for a video that can be used; the numbers are None where it cannot be decoded.
 
-    `num_errors` counts what decoding skipped, `damage` is the first of its messages; `witness` says whether decord agrees:
-    `same`, `no answer` with the reason, or what differs.
+    `num_errors` counts what decoding skipped, `damage` is the first of its messages. `faults` are all that is wrong with a video
+    that can be used all the same, `oddities` are no faults. `left_out` is why a file was not decoded, which is nothing against it.
     """
 
-    path: str
+    path: Path | None
     problem: str | None
+    id: str | None = None
     num_frames: int | None = None
     fps: str | None = None
     variable_rate: bool | None = None
@@ -41,17 +33,37 @@ class VideoCheck:
     rotation: int | None = None
     codec: str | None = None
     container: str | None = None
+    duration_s: float | None = None
     num_errors: int | None = None
     damage: str | None = None
-    witness: str | None = None
+    faults: tuple[str, ...] = ()
+    oddities: tuple[str, ...] = ()
+    testimony: Testimony | None = None
+    done: str = ""
+    hash_file: Path | None = None
+    left_out: str | None = None
 
     @property
-    def ok(self) -> bool:
-        return self.problem is None
+    def usable(self) -> bool:
+        """Whether an extraction would take it, perhaps as damaged."""
+        return self.problem is None and self.left_out is None
 
-    def to_dict(self) -> dict[str, object]:
-        """JSON-ready, `ok` first."""
-        return {"ok": self.ok} | asdict(self)
+    @property
+    def contradicted(self) -> bool:
+        """Whether decord gives other frames although it is exact on files like this."""
+        return self.testimony is not None and self.testimony.verdict == "differs" and self.testimony.known is None
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether nothing at all is wrong; None for a file that was not decoded."""
+        return None if self.left_out is not None else not (self.problem or self.faults or self.contradicted)
+
+    @property
+    def wrong(self) -> str:
+        """All that is wrong, in one text."""
+        contradiction = (f"decord gives other frames: {self.testimony.text}",) if self.contradicted else ()
+        problem = (without_path(self.problem, self.path),) if self.problem else ()
+        return "; ".join([*problem, *self.faults, *contradiction])
 
 
 @dataclass(frozen=True)
@@ -64,82 +76,55 @@ class Probe:
     num_frames: int
 
 
-def check_videos(
-    videos: Iterable[Video], deadline_s: float = 60.0, witness: bool = True, on_video: Callable[[int], object] = lambda number: None
-) -> list[VideoCheck]:
-    """One row per video, in their order; what a dataset states of a video must hold. `on_video(n)` is called after the n-th."""
-    checks = []
-    with DecodeWorker(deadline_s) as worker:
-        for number, video in enumerate(videos, start=1):
-            checks.append(check_video(worker, video, witness))
-            on_video(number)
-    return checks
+def without_path(message: str, path: Path | None) -> str:
+    """A message about a file, for a reader who knows which file."""
+    if path is not None:
+        for name in (str(path), str(path.absolute())):
+            # Errors put their text into one line.
+            message = message.removeprefix(f"{' '.join(name.split())}: ")
+    return message
 
 
-def check_video(worker: DecodeWorker, video: Video, witness: bool = True) -> VideoCheck:
-    """Never raises for what is wrong with the video: that is in the answer."""
-    if video.file is None:
-        return VideoCheck(video.id, problem=f"video {video.id!r}: the dataset names no file for it")
-    path = str(video.file)
-    try:
-        numbers_n, glances_nhw3, summary = _look(worker, video, "pyav")
-    except (VideoError, DecodeTimeoutError) as error:
-        return VideoCheck(path, problem=str(error))
-    info, damage = summary.info, summary.damage
+def described(path: Path, stated: Video | None, looked: Looked, faults: tuple[str, ...]) -> VideoCheck:
+    """A video that was decoded; what a dataset states of it must hold."""
+    info = looked.info
     disagreement = None
-    try:
-        fps = None if info.fps_nominal else float(info.fps)
-        check_against_video(video, fps, summary.num_frames, info.width, info.height, info.variable_rate)
-    except VideoError as error:
-        disagreement = str(error)
-    testimony = None
-    if witness and info.container != "images":
-        testimony = _ask(worker, video, numbers_n, glances_nhw3, summary)
+    if stated is not None:
+        try:
+            fps = None if info.fps_nominal else float(info.fps)
+            check_against_video(stated, fps, looked.num_frames, info.width, info.height, info.variable_rate)
+        except VideoError as error:
+            disagreement = str(error)
     return VideoCheck(
-        path,
-        problem=disagreement,
-        num_frames=summary.num_frames,
-        fps=f"{info.fps} (assumed)" if info.fps_nominal else str(info.fps),
-        variable_rate=info.variable_rate,
-        width=info.width,
-        height=info.height,
-        rotation=info.rotation,
-        codec=info.codec,
-        container=info.container,
-        num_errors=damage.num_errors if damage else 0,
-        damage=damage.messages[0] if damage else None,
-        witness=testimony,
+        path, problem=disagreement, id=stated.id if stated else None, num_frames=looked.num_frames,
+        fps=f"{info.fps} (assumed)" if info.fps_nominal else str(info.fps), variable_rate=info.variable_rate,
+        width=info.width, height=info.height, rotation=info.rotation, codec=looked.codec, container=info.container,
+        duration_s=round(looked.duration_s, 6), num_errors=looked.num_errors,
+        damage=looked.damage.messages[0] if looked.damage else None, faults=faults, oddities=looked.oddities,
     )
+
+
+def check_videos(
+    videos: Iterable[Video], deadline_s: float = DEADLINE_S, on_video: Callable[[int], object] = lambda number: None,
+    jobs: int | None = None,
+) -> list[VideoCheck]:
+    """One answer per video, in their order. `on_video(n)` is called when n videos are done; nothing is changed."""
+    from features.check_files import files_of_dataset
+    from features.check_run import CheckOptions, check_files
+
+    return check_files(files_of_dataset(list(videos)), CheckOptions(deadline_s=deadline_s, jobs=jobs), lambda number, num_all: on_video(number))
 
 
 def probe_for_formats(file: Path) -> Probe:
     """Decodes `file` once, because headers are wrong too often, in a process that is kept for the next. Raises VideoError."""
     try:
-        *_, summary = _prober().stream(file, FIRST_ONLY)
+        looked = _prober().ask(file, Look(str(file.absolute())))
     except DecodeTimeoutError as error:
         raise VideoError(str(error)) from None
-    info = summary.info
-    return Probe(info.width, info.height, None if info.fps_nominal else float(info.fps), summary.num_frames)
+    info = looked.info
+    return Probe(info.width, info.height, None if info.fps_nominal else float(info.fps), looked.num_frames)
 
 
 @functools.cache
-def _prober() -> DecodeWorker:
-    return DecodeWorker()
-
-
-def _look(worker: DecodeWorker, video: Video, decoder: str) -> tuple[np.ndarray, torch.Tensor, DecodeSummary]:
-    """Numbers and small pictures of every tenth frame, and the summary."""
-    *batches, summary = worker.stream(video.file, GLANCE, decoder, video.fps)
-    frames: list[FrameBatch] = batches
-    return np.concatenate([batch.frame_numbers_n for batch in frames]), torch.cat([batch.frames_nhw3 for batch in frames]), summary
-
-
-def _ask(worker: DecodeWorker, video: Video, numbers_n: np.ndarray, glances_nhw3: torch.Tensor, summary: DecodeSummary) -> str:
-    try:
-        _, theirs_nhw3, their_summary = _look(worker, video, "decord")
-    except (VideoError, DecodeTimeoutError, ConfigError) as error:
-        return f"no answer: {str(error).removeprefix(f'{video.file}: ').removesuffix(USE_PYAV)}"
-    if their_summary.num_frames != summary.num_frames:
-        return f"differs: decord gives {their_summary.num_frames} frames"
-    differing_n = (theirs_nhw3 != glances_nhw3).flatten(1).any(1).numpy()
-    return f"differs at frame {numbers_n[differing_n][0]}" if differing_n.any() else "same"
+def _prober() -> KillableChild:
+    return KillableChild(CHILD, DEADLINE_S)

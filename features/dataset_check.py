@@ -24,9 +24,9 @@ def check_dataset(
         return [*missing, *review(dataset)]
     videos = list(dataset.videos.values())
     findings, resolved, num_frames_of = [], {}, {}
-    for video, found in zip(videos, check_videos(videos, deadline_s, witness=False, on_video=on_video), strict=True):
+    for video, found in zip(videos, check_videos(videos, deadline_s, on_video), strict=True):
         resolved[video.id] = video
-        if not found.ok:
+        if not found.usable:
             findings.append(Finding(ERROR, "video that cannot be used", found.problem))
             continue
         if found.num_errors:

@@ -31,7 +31,9 @@ SURFACE = {
     ],
     "predict": ["[FILE]...", "--run", "--split", "--video", "--out", "--format", "--dataset", "--store", "--runs", "--json", "--set"],
     "convert": ["source", "target", "--from", "--to", "--predictions", "--probe", "--dataset", "--json"],
-    "check-videos": ["[FILE]...", "--dataset", "--json"],
+    "check-videos": [
+        "[PATHS]...", "--csv", "--jobs", "--quarantine", "--remux", "--replace", "--hashes", "--cross-check", "--dataset", "--json",
+    ],
     "dataset check": ["--dataset", "--decode", "--json"],
     "dataset split": ["--out", "--dataset", "--share", "--folds", "--by", "--stratify", "--keep", "--seed", "--json"],
     "dataset stats": ["--dataset", "--out", "--json"],
@@ -400,10 +402,12 @@ def test_check_videos_says_what_is_in_them_and_ends_with_1_where_one_is_wrong(wo
     (workspace / "data" / "b.mp4").write_bytes(b"")
     code, out, _ = run("check-videos", "--json")
     good, bad = last_json(out)
-    assert code == 1 and (good["id"], good["ok"], good["num_frames"]) == ("a", True, 24)
-    assert bad["id"] == "b" and "empty file (0 bytes)" in bad["problem"]
+    assert code == 1 and (good["id"], good["ok"], good["frames"]) == ("a", True, 24)
+    assert bad["id"] == "b" and "empty file (0 bytes)" in bad["wrong"]
     code, out, _ = run("check-videos", "data/a.mp4")
     assert code == 0 and "h264" in out
+    code, _, err = run("check-videos", "data", "--replace", "--remux")
+    assert code == 2 and err.startswith("error: --replace keeps the original files in a quarantine") and len(err.splitlines()) == 1
 
 
 def test_synthesize_writes_a_dataset(tmp_path, run):
