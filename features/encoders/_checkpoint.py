@@ -58,6 +58,9 @@ class Checkpoint:
             try:
                 for name, tensor in _read_pickle(file, name_in_part) if file.suffix == ".bin" else _read_safetensors(file, name_in_part):
                     tensors[name] = tensor
+            except WeightsError:
+                # Of `name_in_part`: it is an OSError too.
+                raise
             except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
                 reason = " ".join(str(error).split())[:160]
                 raise WeightsError(f"{file}: cannot be read ({reason}); download the checkpoint again") from None

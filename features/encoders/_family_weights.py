@@ -28,13 +28,18 @@ class TensorNames:
     others: str
 
     def read(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-        """The encoder's tensors. Raises WeightsError where there are none, or one that belongs to no known part."""
+        """The encoder's tensors. Raises WeightsError where there are none, or one that belongs to no known part or is there twice."""
         encoder, others = re.compile(self.encoder), re.compile(self.others)
         unknown: list[str] = []
+        seen: set[str] = set()
 
         def name_in_encoder(name: str) -> str | None:
             if match := encoder.match(name):
-                return match["name"]
+                short = match["name"]
+                if short in seen:
+                    raise WeightsError(f"encoder.weights: {checkpoint.weights}: expected {short} once, found it twice; download the checkpoint again")
+                seen.add(short)
+                return short
             if not others.match(name):
                 unknown.append(name)
             return None

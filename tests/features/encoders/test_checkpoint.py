@@ -87,3 +87,13 @@ def test_where_mean_and_deviation_stand(folder, files, expected):
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values))
     assert Checkpoint(folder, "w", None).processor() == expected
+
+
+def test_a_refusal_of_the_reader_s_own_passes_through(folder):
+    save_file({"a": A}, folder / "model.safetensors")
+
+    def refuse(name: str) -> str:
+        raise WeightsError("twice")
+
+    with pytest.raises(WeightsError, match="^twice$"):
+        read(folder, refuse)

@@ -14,9 +14,14 @@ from vjepa_loc.errors import ConfigError, WeightsError
 from vjepa_loc.plugins import load_plugin
 
 FAMILIES = ("videomae", "timesformer", "vivit", "videoprism", "dinov3")
-# The encoder of a toy model, by its path in it; and a checkpoint of the same encoder under other names.
+# The encoder of a toy model, by its path in it.
 INSIDE = {"videomae": "videomae", "timesformer": "timesformer", "vivit": "vivit", "videoprism": "", "dinov3": ""}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# A second name of a tensor that the toy holds already.
+AGAIN = {
+    "videomae": "layernorm.bias", "timesformer": "layernorm.bias", "vivit": "layernorm.bias",
+    "videoprism": "vision_model.layernorm2.bias", "dinov3": "model.layer.0.norm1.bias",
+}
 # Mean and deviation of RGB in 0..1, worked by hand: ViViT's (x / 127.5 - 1 - 0.5) / 0.5 = (v - 0.75) / 0.25.
 PIXELS = {
     "videomae": IMAGENET, "timesformer": ((0.45,) * 3, (0.225,) * 3), "vivit": ((0.75,) * 3, (0.25,) * 3),
@@ -174,7 +179,7 @@ def test_the_digest_is_of_the_encoder_s_tensors_alone(name, folder):
     assert build(name, folder).spec.digest != before
 
 
-@pytest.mark.parametrize("kind", ["missing", "unknown", "shape", "elsewhere"])
+@pytest.mark.parametrize("kind", ["missing", "unknown", "shape", "elsewhere", "twice"])
 def test_every_tensor_must_fit(name, folder, kind):
     last_norm = {"videoprism": "layernorm2.bias", "dinov3": "norm.bias"}.get(name, "layernorm.bias")
     key = f"{INSIDE[name]}.{last_norm}".lstrip(".")
@@ -183,6 +188,7 @@ def test_every_tensor_must_fit(name, folder, kind):
         "unknown": (lambda found: found.update({f"{key}_2": torch.zeros(2)}), r"1 encoder tensors .*bias_2: not in the architecture"),
         "shape": (lambda found: found.update({key: torch.zeros(2)}), r"bias: expected \(48,\), found \(2,\)"),
         "elsewhere": (lambda found: found.update({"neck.bias": torch.zeros(2)}), r"1 of its tensors belong to no known part .* neck.bias"),
+        "twice": (lambda found: found.update({AGAIN[name]: torch.zeros(48)}), "expected .*bias once, found it twice; download"),
     }[kind]
     change_tensors(folder, change)
     with pytest.raises(WeightsError, match=message) as caught:
