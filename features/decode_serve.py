@@ -91,7 +91,7 @@ def _decode(parent: _Parent, ring: FrameRing, request: Request) -> DecodeSummary
         numbers: list[int] = []
         for frame in reader.frames(wanted):
             slot = parent.slot(num_sampled)
-            slots_nhw3[slot : slot + 1] = resize_uint8(frame.rgb_HW3[None], space_grid)
+            resize_uint8(frame.rgb_HW3[None], space_grid, slots_nhw3[slot : slot + 1])
             numbers.append(frame.index)
             num_sampled += 1
             if len(numbers) == prepare.batch_frames:

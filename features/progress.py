@@ -5,11 +5,14 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from features.outcome import ClipsEncoded, Outcome, VideoStarted
+from features.outcome import ClipsEncoded, Outcome, Stopping, VideoRetried, VideoStarted
 from features.outcome import Progress as Event
+
+MOST_ID_LETTERS = 24
 
 
 class ClipRateColumn(ProgressColumn):
@@ -33,6 +36,7 @@ class ExtractionProgress:
         self._clips_left = {video_id: mean if number is None else number for video_id, number in expected_clips.items()}
         self._num_videos = len(expected_clips)
         self._num_finished = 0
+        self._in_hand: dict[str, None] = {}
         self._num_clips = 0
         self._start_s = time.monotonic()
         self._console = console
@@ -57,33 +61,49 @@ class ExtractionProgress:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, VideoStarted):
-            self._update(f"extract {event.video_id} ({self._num_finished + 1} of {self._num_videos})")
+            self._in_hand[event.video_id] = None
+            self._update()
         elif isinstance(event, ClipsEncoded):
             self._num_clips += event.num_clips
             self._clips_left[event.video_id] = max(0.0, self._clips_left.get(event.video_id, 0.0) - event.num_clips)
             self._update()
+        elif isinstance(event, VideoRetried):
+            self._in_hand.pop(event.video_id, None)
+            self._print(f"again in {event.wait_s:g} s  {event.video_id}: {event.reason}")
+        elif isinstance(event, Stopping):
+            self._print(f"stopping; finishing: {', '.join(event.finishing) or 'none'}; dropping: {', '.join(event.dropping) or 'none'}")
         else:
             self._finish(event)
 
     def _finish(self, outcome: Outcome) -> None:
         self._num_finished += 1
+        self._in_hand.pop(outcome.video_id, None)
         self._clips_left[outcome.video_id] = 0.0
         self._update()
-        if outcome.status == "failed":
-            self._print(f"failed  {outcome.video_id}: {outcome.reason}")
+        if outcome.status in ("failed", "dropped"):
+            self._print(f"{outcome.status:<8}{outcome.video_id}: {outcome.reason}")
         elif outcome.status == "done":
             extracted = outcome.extracted
             damaged = ", damaged" if extracted.damaged else ""
             if damaged or not self._console.is_terminal:
                 self._print(f"done    {outcome.video_id}: {extracted.num_frames} frames, {extracted.num_steps} steps{damaged}")
 
-    def _update(self, description: str | None = None) -> None:
+    def _update(self) -> None:
         elapsed_s = time.monotonic() - self._start_s
         rate = self._num_clips / elapsed_s if self._num_clips and elapsed_s > 0 else None
         self._bar.update(
             self._task, completed=self._num_clips, total=self._num_clips + self.num_clips_left, clips_per_s=rate,
-            **({} if description is None else {"description": description}),
+            description=self._description(),
         )
+
+    def _description(self) -> str:
+        """Short enough to leave the bar a place, whatever the ids are like."""
+        place = f"{self._num_finished} of {self._num_videos} videos"
+        if not self._in_hand:
+            return place
+        first, *others = self._in_hand
+        name = first if len(first) <= MOST_ID_LETTERS else f"{first[: MOST_ID_LETTERS - 3]}..."
+        return f"{place}, {escape(name)}{f' and {len(others)} more' if others else ''}"
 
     def _print(self, line: str) -> None:
         # Plain text: what stands in brackets in a file's name is no markup, and a line is not cut at the terminal's width.

@@ -136,8 +136,8 @@ def test_one_bad_video_never_stops_the_others(clip, tmp_path, tiny):
     assert list(report.failed) == ["empty", "garbage", "absent", "nowhere"]
     assert "empty file (0 bytes)" in report.failed["empty"] and "no such video file" in report.failed["absent"]
     assert "FFmpeg cannot open" in report.failed["garbage"] and "names no `file`" in report.failed["nowhere"]
-    assert ledger_of(tmp_path / "store") == [
-        ("good", "done"), ("empty", "failed"), ("garbage", "failed"), ("absent", "failed"), ("other", "done"), ("nowhere", "failed")
+    assert sorted(ledger_of(tmp_path / "store")) == [
+        ("absent", "failed"), ("empty", "failed"), ("garbage", "failed"), ("good", "done"), ("nowhere", "failed"), ("other", "done")
     ]
 
 
@@ -332,7 +332,7 @@ def test_a_video_that_another_process_extracts_is_left_to_it(clip, tmp_path, tin
     extract_dataset(dataset_of({}), tmp_path / "store", tiny, RECIPE)
     with open_store(tmp_path / "store").claim("a"):
         (outcome,) = extract_dataset(data, tmp_path / "store", tiny, RECIPE).outcomes
-    assert (outcome.status, outcome.reason) == ("skipped", "another process is extracting it")
+    assert (outcome.status, outcome.reason) == ("skipped", "in the hands of another process")
     assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a"]
 
 
@@ -372,7 +372,8 @@ def test_ctrl_c_leaves_no_trace_but_a_line_in_the_ledger(clip, tmp_path, tiny):
     data = dataset_of({"a": clip("a.mp4", num_frames=40), "b": clip("b.mp4", num_frames=4)})
     with pytest.raises(KeyboardInterrupt):
         extract_dataset(data, tmp_path / "store", Faulty(tiny, 2, KeyboardInterrupt()), RECIPE)
-    assert ledger_of(tmp_path / "store") == [("a", "failed")]
+    ledger = ledger_of(tmp_path / "store")
+    assert ("a", "dropped") in ledger and {outcome for _, outcome in ledger} == {"dropped"}
     assert list((tmp_path / "store" / "staging").iterdir()) == [] and list((tmp_path / "store" / "claims").iterdir()) == []
     assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a", "b"]
 
@@ -387,7 +388,7 @@ def test_a_disk_that_refuses_stops_the_job(clip, tmp_path, tiny, monkeypatch):
         with pytest.raises(StoreError, match="no space left.*free some space and run the command again") as caught:
             extract_dataset(data, tmp_path / "store", tiny, RECIPE)
     assert "\n" not in str(caught.value)
-    assert ledger_of(tmp_path / "store") == [("a", "failed")]
+    assert ("a", "failed") in ledger_of(tmp_path / "store") and "done" not in dict(ledger_of(tmp_path / "store")).values()
     assert extract_dataset(data, tmp_path / "store", tiny, RECIPE).ids("done") == ["a", "b"]
 
 
@@ -407,9 +408,9 @@ def test_progress_tells_every_clip_and_every_outcome(clip, tmp_path, tiny):
     events = []
     data = dataset_of({"a": clip("a.mp4", num_frames=40), "absent": tmp_path / "absent.mp4"})
     extract_dataset(data, tmp_path / "store", tiny, RECIPE, on_progress=events.append)
-    assert isinstance(events[0], VideoStarted) and events[0].video_id == "a"
+    assert [event.video_id for event in events if isinstance(event, VideoStarted)] == ["a"]
     assert sum(event.num_clips for event in events if isinstance(event, ClipsEncoded)) == 3
-    assert [event.status for event in events if isinstance(event, Outcome)] == ["done", "failed"]
+    assert {event.video_id: event.status for event in events if isinstance(event, Outcome)} == {"a": "done", "absent": "failed"}
 
 
 def test_files_without_a_dataset_get_a_store_that_goes_away(clip, tmp_path, tiny):
@@ -455,7 +456,7 @@ class Slow(Encoder):
         time.sleep(0.05)
         return super().encode(frames_BTHWC3)
 
-extract_dataset(read_dataset(sys.argv[1]), sys.argv[2], Slow(Config()), ExtractConfig(threads=1))
+extract_dataset(read_dataset(sys.argv[1]), sys.argv[2], Slow(Config()), ExtractConfig(threads=1, decode_workers=1))
 """
 
 
@@ -477,14 +478,17 @@ def test_sigterm_leaves_nothing_behind_and_the_work_continues(clip, tmp_path, ti
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert err.decode().splitlines() == ["SIGTERM: ended; what is complete is kept, run the command again to continue"]
+    assert err.decode().splitlines()[-1] == "SIGTERM: ended; what is complete is kept, run the command again to continue"
     store = open_store(tmp_path / "store")
-    assert store.video_ids() == ["a"] and verify_store(store.path).ok
+    stored = store.video_ids()
+    assert len(stored) < 3 and verify_store(store.path).ok
     for folder in ("staging", "claims"):
         assert list((store.path / folder).iterdir()) == [], "another machine can go on at once"
-    assert ledger_of(store.path) == [("a", "done"), ("b", "failed")]
+    assert sorted(video_id for video_id, outcome in ledger_of(store.path) if outcome == "done") == stored
+    assert "dropped" in dict(ledger_of(store.path)).values()
     data = Dataset((), {video["id"]: Video(id=video["id"], file=Path(video["file"])) for video in videos})
-    assert extract_dataset(data, store.path, tiny, RECIPE).ids("done") == ["b", "c"]
+    resumed = extract_dataset(data, store.path, tiny, RECIPE)
+    assert (resumed.ids("skipped"), resumed.ids("done")) == (stored, sorted(set("abc") - set(stored)))
 
 
 def test_a_store_that_vanishes_stops_the_job_with_one_line(clip, tmp_path, tiny):
@@ -494,7 +498,7 @@ def test_a_store_that_vanishes_stops_the_job_with_one_line(clip, tmp_path, tiny)
     class Vanishing(Faulty):
         def encode(self, frames_BTHWC3):
             clips.append(1)
-            if len(clips) == 5:
+            if len(clips) == 6:
                 store_path.rename(tmp_path / "away")
             return self._inner.encode(frames_BTHWC3)
 
@@ -502,11 +506,12 @@ def test_a_store_that_vanishes_stops_the_job_with_one_line(clip, tmp_path, tiny)
         extract_dataset(data, store_path, Vanishing(tiny, 0, RuntimeError()), RECIPE)
     assert "\n" not in str(caught.value) and not store_path.exists(), "nothing is written where the store was"
     (tmp_path / "away").rename(store_path)
-    assert open_store(store_path).video_ids() == ["a"]
+    stored = open_store(store_path).video_ids()
     # A claim ends with its process, and this one goes on.
-    (store_path / "claims/b.json").unlink()
+    for claim in (store_path / "claims").iterdir():
+        claim.unlink()
     resumed = extract_dataset(data, store_path, tiny, RECIPE)
-    assert (resumed.ids("skipped"), resumed.ids("done")) == (["a"], ["b", "c"]), resumed.outcomes
+    assert (resumed.ids("skipped"), resumed.ids("done")) == (stored, sorted(set("abc") - set(stored))), resumed.outcomes
 
 
 def test_work_that_was_killed_continues_and_gives_the_same_bytes(clip, tmp_path, tiny):
@@ -516,17 +521,17 @@ def test_work_that_was_killed_continues_and_gives_the_same_bytes(clip, tmp_path,
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(path), str(tmp_path / "store")], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
     )
-    # The seventh clip is in the middle of the second video.
+    # The seventh of 15 clips is in the middle of the second video.
     for _ in range(7):
         assert process.stdout.readline() == b"clip\n"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert open_store(tmp_path / "store").video_ids() == ["a"]
+    stored = open_store(tmp_path / "store").video_ids()
     assert list((tmp_path / "store" / "staging").iterdir()), "killed in the middle of a video"
     data = Dataset((), {video["id"]: Video(id=video["id"], file=Path(video["file"])) for video in videos})
     resumed = extract_dataset(data, tmp_path / "store", tiny, RECIPE)
-    assert (resumed.ids("skipped"), resumed.ids("done")) == (["a"], ["b", "c"])
+    assert (resumed.ids("skipped"), resumed.ids("done")) == (stored, sorted(set("abc") - set(stored)))
     extract_dataset(data, tmp_path / "uninterrupted", tiny, RECIPE)
     for name in "abc":
         assert_equal_arrays(arrays_of(tmp_path / "uninterrupted", name), arrays_of(tmp_path / "store", name))
