@@ -155,7 +155,7 @@ class DiskSpace:
                 f"disk space: {num_unknown} of {num_videos} videos have no num_frames in the dataset, what they need is not known ahead "
                 f"(the others: {readable_size(needed)}, free: {readable_size(free)})"
             )
-        if needed + self._reserve > free:
+        if num_videos and needed + self._reserve > free:
             notes.append(f"disk space: up to {readable_size(needed)} needed before compression, {readable_size(free)} free")
         return notes
 

@@ -6,12 +6,15 @@ those of `features.clips`, bytes those of the writer's own specifications (`feat
 
 import os
 import random
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from features.clips import expected_clips, expected_steps
+from features.disk_space import DiskSpace
+from features.encode_stage import Encoder
 from features.estimate_bytes import expected_bytes, grid_of
 from features.estimate_gpu import EXPECTED_SHARE, Transformer
 from features.extract import run_decisions
@@ -24,9 +27,13 @@ from features.store import temporary_store
 from vjepa_loc.dataset import Video
 
 
+# Stages that share cores wait for them without knowing it: what they take together is then near all there is.
+_CORES_ARE_TAKEN = 0.85
+
+
 @dataclass(frozen=True)
 class Work:
-    """What there is to do. `num_frames` are those that are decoded; `num_bytes` what the store grows by, `tflop` what it takes to encode."""
+    """What there is to do. `num_frames` are those that are decoded, `num_bytes` is what the store grows by."""
 
     num_videos: int
     num_frames: int
@@ -46,8 +53,10 @@ class Work:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """The real pipeline for a short time, here. `busy` are the shares of a stage's own time in which it worked, `limit` the stage that
-    waited least; both empty where the run was too short to tell. Rates do not count the time to the first clip.
+    """The real pipeline for a short time, here. Rates do not count the time to the first clip.
+
+    `busy` are the parts of each stage's own time in which it worked, `limit` says what held the run back; both are empty where
+    nothing was timed.
     """
 
     device: str
@@ -99,40 +108,31 @@ def work_of(videos: Sequence[Video], encoding: Encoding, storage: Storage) -> Wo
     return Work(len(videos), frames, clips, steps, total, None if seconds is None else seconds / 3600)
 
 
-class _TimeUp(KeyboardInterrupt):
-    """Ends the measured run as Ctrl-C does: what is in hand is dropped, nothing counts as failed."""
-
-
 class _Meter:
-    """Counts clips from the end of the first batch on: what came before is loading and warming up."""
+    """Counts clips from the end of the first batch on: what came before is loading and warming up. Sets `stop` when the time is up."""
 
     def __init__(self, seconds: float):
         self._seconds = seconds
+        self.stop = threading.Event()
         self.start_s = time.monotonic()
         self.first_s: float | None = None
         self.last_s = self.start_s
         self.num_clips = self.num_first = 0
-        self.times = StageTimes()
         self.failed: dict[str, str] = {}
         self.videos: set[str] = set()
-        self.frames_per_clip: list[float] = []
 
     def __call__(self, event: Progress) -> None:
-        if isinstance(event, ClipsEncoded):
+        if isinstance(event, ClipsEncoded) and not self.stop.is_set():
             self.last_s = time.monotonic()
             self.videos.add(event.video_id)
             self.num_clips += event.num_clips
             if self.first_s is None:
                 self.first_s, self.num_first = self.last_s, event.num_clips
-        elif isinstance(event, Outcome):
-            if event.extracted is not None:
-                self.times += event.extracted.times
-            if event.status == "failed":
-                self.failed[event.video_id] = event.reason
-
-    def is_over(self) -> bool:
-        """The time counts from the first clip, so that a slow encoder is measured too."""
-        return self.first_s is not None and time.monotonic() - self.first_s >= self._seconds
+            # Counted from the first clip, so that a slow encoder is measured too.
+            if self.last_s - self.first_s >= self._seconds:
+                self.stop.set()
+        elif isinstance(event, Outcome) and event.status == "failed":
+            self.failed[event.video_id] = event.reason
 
 
 def measure_here(
@@ -144,19 +144,11 @@ def measure_here(
     """
     encoding, meter = recipe.encoding(encoder.spec), _Meter(seconds)
     order = random.Random(0).sample(list(videos), len(videos))
-    decisions = (Decision(video, Action.EXTRACT) for video in order if not meter.is_over())
-
-    def on_progress(event: Progress) -> None:
-        meter(event)
-        if isinstance(event, ClipsEncoded) and meter.is_over():
-            raise _TimeUp
-
-    times = meter.times
+    decisions = (Decision(video, Action.EXTRACT) for video in order)
+    # What is in hand when the time is up is dropped, not finished.
+    recipe = recipe.model_copy(update={"stop_grace_s": 0.0, "retries": 0})
     with temporary_store(encoding, storage) as store:
-        try:
-            times = run_decisions(decisions, store, encoder, recipe, on_progress).times
-        except _TimeUp:
-            pass
+        times = run_decisions(decisions, store, encoder, recipe, meter, meter.stop, DiskSpace(store, recipe.min_free_gib).check).times
     if meter.first_s is None:
         return None
     num_clips, span_s = meter.num_clips - meter.num_first, meter.last_s - meter.first_s
@@ -168,7 +160,7 @@ def measure_here(
     return MeasuredRun(
         device=str(encoder.device), num_clips=meter.num_clips, num_videos=len(meter.videos), seconds=round(meter.last_s - meter.start_s, 1),
         first_clip_s=round(meter.first_s - meter.start_s, 1), clips_per_s=rate, frames_per_s=rate * work.frames_per_clip, busy=busy,
-        limit=max(busy, key=busy.get) if busy else "", failed=meter.failed,
+        limit=what_limits(times, encoder.device.type == "cpu"), failed=meter.failed,
     )
 
 
@@ -182,6 +174,17 @@ def busy_shares(times: StageTimes) -> dict[str, float]:
     return {stage: round(busy / (busy + waited), 3) for stage, (busy, waited) in own.items() if busy > 0}
 
 
+def what_limits(times: StageTimes, on_cpu: bool) -> str:
+    """The cores, where all stages work on them and they are taken; otherwise the stage that waited least."""
+    cores, work = usable_cores(), {"decoding": times.decode_s, "encoding": times.encode_s, "writing": times.write_s}
+    total, busy = sum(work.values()), busy_shares(times)
+    if not busy:
+        return ""
+    if on_cpu and times.wall_s > 0 and total >= _CORES_ARE_TAKEN * cores * times.wall_s:
+        return f"the {cores} cores: " + ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in work.items())
+    return max(busy, key=busy.get)
+
+
 def derive_gpu(
     work: Work, videos: Sequence[Video], encoding: Encoding, shape: Transformer, gpu: str, tflops: float, num_gpus: int,
     frames_per_core_s: float | None,
@@ -193,7 +196,7 @@ def derive_gpu(
     frames = tuple(rate * work.frames_per_clip for rate in rates)
     cores = None if not frames_per_core_s else tuple(rate / frames_per_core_s for rate in frames)
     here = usable_cores()
-    limit = "encode"
+    limit = "encode" if cores is not None else "not known: how fast this machine decodes was not measured"
     if cores is not None and cores[0] > here:
         limit = f"decode, with the {here} cores of this machine: {here * frames_per_core_s / work.frames_per_clip:.1f} clips/s"
     return DerivedGpu(

@@ -17,8 +17,8 @@ from vjepa_loc.spacegrid import SpaceGrid
 
 # Of a frame in a dataset that does not state its size: only `fit = "aspect"` depends on it.
 _USUAL_WIDTH_HEIGHT = 1280, 720
-# An entry of a commit: a file's name of about 80 characters, its size and two checksums.
-_COMMIT_ENTRY_BYTES = 125
+# An entry of a commit: a file's name of about 60 characters, its size and two checksums.
+_COMMIT_ENTRY_BYTES = 90
 
 
 def grid_of(encoding: Encoding, video: Video) -> tuple[int, int]:

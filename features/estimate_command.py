@@ -7,14 +7,14 @@ import typer
 
 from features.durable import readable_size
 from features.options import DatasetOption, EncoderOption, JsonOption, SetOption, StoreOption
-from features.terminal import count_bar, print_json, print_table, say
+from features.terminal import count_bar, print_json, print_table, readable_time, say
 from vjepa_loc.errors import ConfigError, VideoError
 from vjepa_loc.workspace import read_workspace
 
 if TYPE_CHECKING:
+    from features.encode_stage import Encoder
     from features.estimate import Estimate, Work
     from features.extract_settings import ExtractSettings
-    from features.encode_stage import Encoder
     from features.schema import EncoderSpec
 
 SecondsOption = Annotated[float, typer.Option(help="Of the measured run, from its first clip on; 0: measure nothing.")]
@@ -58,7 +58,7 @@ def _estimate(settings: "ExtractSettings", seconds: float, gpu: str | None, tflo
 
     read = read_dataset(settings.dataset)
     loaded, spec, notes = _encoder_or_spec(settings, may_be_absent=gpu is not None, wanted=seconds > 0)
-    shape = None if gpu is None else transformer_of(settings.encoder_name, settings.encoder_config, spec)
+    shape = None if gpu is None else transformer_of(settings.encoder_name, settings.encoder_config)
     encoding = settings.recipe.encoding(spec)
     with count_bar("open") as on_video:
         lengths = known_lengths(list(read.videos.values()), encoding.sample_fps is not None, on_video, jobs=usable_cores())
@@ -79,7 +79,9 @@ def _estimate(settings: "ExtractSettings", seconds: float, gpu: str | None, tflo
             measured = measure_here(sample, whole, loaded, settings.recipe, settings.storage, seconds)
         frames_per_core_s = decode_rate(sample, encoding, settings.recipe, min(10.0, seconds / 3))
     derived = None
-    if gpu is not None:
+    if gpu is not None and shape is None:
+        notes.append(f"--gpu: encoder {settings.encoder_name} has no layers; on a GPU decoding would limit, see the measured rate of a core")
+    elif gpu is not None:
         derived = derive_gpu(rest if left else whole, left or lengths.videos, encoding, shape, gpu, tflops, gpus, frames_per_core_s)
     if settings.storage.compression != "none":
         notes.append("bytes are those before compression; zstd takes a tenth to a quarter off int8 tokens")
@@ -105,7 +107,7 @@ def _encoder_or_spec(settings: "ExtractSettings", may_be_absent: bool, wanted: b
 
 
 def _print(found: "Estimate") -> None:
-    columns = ["", "all videos"] + (["still to do"] if found.num_stored else [])
+    columns = ["", "all videos"] + (["left"] if found.num_stored else [])
     works = [found.all, found.left][: len(columns) - 1]
     print_table(f"{found.dataset}, encoder {found.encoder}", columns, _rows(works))
     for title, rows in (_measured_rows(found), _gpu_rows(found)):
@@ -116,9 +118,9 @@ def _print(found: "Estimate") -> None:
 
 
 def _rows(works: list["Work"]) -> list[tuple[str, ...]]:
-    names = ("videos", "hours of video", "frames", "clips", "steps", "bytes")
+    names = ("videos", "duration", "frames", "clips", "steps", "bytes")
     cells = [
-        (f"{work.num_videos:,}", "" if work.hours_of_video is None else f"{work.hours_of_video:,.2f}", f"{work.num_frames:,}",
+        (f"{work.num_videos:,}", "" if work.hours_of_video is None else readable_time(3600 * work.hours_of_video), f"{work.num_frames:,}",
          f"{work.num_clips:,}", f"{work.num_steps:,}", f"{work.num_bytes:,} ({readable_size(work.num_bytes)})")
         for work in works
     ]
@@ -130,7 +132,7 @@ def _measured_rows(found: "Estimate") -> tuple[str, list[tuple[str, str]]]:
     if run is not None:
         title = f"here, on {run.device}: measured on {run.num_clips} clips of {run.num_videos} videos in {run.seconds:g} s"
         rows.append(("clips per second", f"{run.clips_per_s:.2f} ({run.frames_per_s:,.0f} frames/s)"))
-        rows.append(("time for what is to do", _hours(run.hours(found.left))))
+        rows.append((_time_label(found), readable_time(3600 * run.hours(found.left if found.left.num_clips else found.all))))
         if run.limit:
             busy = ", ".join(f"{stage} {share:.0%}" for stage, share in run.busy.items())
             rows.append(("what limits", f"{run.limit} (busy: {busy})"))
@@ -151,7 +153,7 @@ def _gpu_rows(found: "Estimate") -> tuple[str, list[tuple[str, str]]]:
     rows = [
         ("encoder", f"{gpu.tflop_per_clip:.2f} TFLOP per clip; {gpu.tflops:g} TFLOP/s: {gpu.ideal_clips_per_s:.1f} clips/s ideal"),
         ("clips per second expected", _range(gpu.clips_per_s)),
-        ("time for what is to do", f"{_hours(gpu.hours[0])} to {_hours(gpu.hours[1])}"),
+        (_time_label(found), f"{readable_time(3600 * gpu.hours[0])} to {readable_time(3600 * gpu.hours[1])}"),
         ("frames to decode", f"{_range(gpu.frames_per_s, 0)} per second"),
         ("cores that decode so fast", "not measured (--seconds 0)" if gpu.decode_cores is None else _range(gpu.decode_cores)),
         ("bytes to write", f"{readable_size(round(gpu.write_bytes_per_s[0]))} to {readable_size(round(gpu.write_bytes_per_s[1]))} per second"),
@@ -164,7 +166,5 @@ def _range(values: tuple[float, float], digits: int = 1) -> str:
     return f"{values[0]:,.{digits}f} to {values[1]:,.{digits}f}"
 
 
-def _hours(hours: float) -> str:
-    from features.status_view import readable_time
-
-    return f"{hours:,.1f} h" if hours >= 1 else readable_time(hours * 3600)
+def _time_label(found: "Estimate") -> str:
+    return "time for what is left" if found.num_stored and found.left.num_clips else "time for all videos"

@@ -32,7 +32,7 @@ _ATTENTION: dict[str, Attention] = {"dinov3": "frame", "timesformer": "divided"}
 
 @dataclass(frozen=True)
 class Transformer:
-    """The shape of an encoder: a transformer, or with no layers a plain projection of patches."""
+    """The shape of an encoder."""
 
     layers: int
     channels: int
@@ -87,14 +87,15 @@ def weights_are_here(config: Record) -> bool:
     return any(_in_hub_cache(config, name) for name in ("model.safetensors", "model.safetensors.index.json"))
 
 
-def transformer_of(name: str, config: Record, spec: EncoderSpec) -> Transformer:
-    """The shape of the encoder `name`, of the published ones or from the checkpoint's config.json. Raises `ConfigError`."""
+def transformer_of(name: str, config: Record) -> Transformer | None:
+    """The shape of the encoder `name`, of the published ones or from the checkpoint's config.json; None for one without weights,
+    whose operations are nothing that a GPU would be needed for. Raises `ConfigError`.
+    """
     weights = getattr(config, "weights", None)
     if weights in PUBLISHED:
         return PUBLISHED[weights][0]
     if not isinstance(weights, str):
-        # An embedded encoder is a projection of patches.
-        return Transformer(0, spec.channels, 0)
+        return None
     folder = Path(weights).expanduser()
     file = folder / "config.json" if folder.is_dir() else _in_hub_cache(config, "config.json")
     try:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from features.durable import readable_size
 from features.status import ShownWorker, StoreStatus
+from features.terminal import readable_time
 from features.worker_status_record import InHand
 
 # Workers that ended longer ago than this are only counted.
@@ -34,17 +35,6 @@ def render(status: StoreStatus, width: int) -> RenderableType:
 def plain_width(renderable: RenderableType) -> int:
     """The width in which nothing is cut, for output that is no terminal."""
     return Console(width=10_000).measure(renderable).maximum
-
-
-def readable_time(seconds: float) -> str:
-    """`42 s`, `3:05 min`, `2:07 h`, `4.2 d`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
-    if seconds < 48 * 3600:
-        return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02d} h"
-    return f"{seconds / 86400:.1f} d"
 
 
 def _lines(status: StoreStatus) -> Iterator[str]:

@@ -49,6 +49,19 @@ def table_width(most: int) -> int:
     return min(most, console.width) if console.is_terminal else most
 
 
+def readable_time(seconds: float) -> str:
+    """`4.2 s`, `42 s`, `3:05 min`, `2:07 h`, `4.2 d`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+    if seconds < 48 * 3600:
+        return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02d} h"
+    return f"{seconds / 86400:.1f} d"
+
+
 @contextmanager
 def count_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error for work that calls back with (number done, number in all)."""

@@ -55,7 +55,7 @@ class WorkerRecord:
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
-        """Raises ValueError, KeyError or TypeError for anything else than what `to_json` wrote."""
+        """Raises ValueError, KeyError, TypeError or AttributeError for anything else than what `to_json` wrote."""
         values = json.loads(raw)
         if values.pop("version") != 1:
             raise ValueError("unknown version")
@@ -84,6 +84,6 @@ def read_workers(place: Place) -> list[WorkerRecord]:
         try:
             if raw is not None:
                 found.append(WorkerRecord.from_json(raw))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return sorted(found, key=lambda record: record.started)
