@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from features.decoders.missing_pictures import MissingPictures
 from features.decoders.orientation import Orientation
 from features.decoders.reader import DEFAULT_NOMINAL_FPS, Decoded, VideoInfo, VideoReader
 from features.decoders.timeline import sane_rate
@@ -87,8 +88,10 @@ class PacketErrors:
         self.report(f"a packet cannot be decoded: {_reason(error)}")
 
 
-def decode_all(container: InputContainer, stream: VideoStream, errors: PacketErrors) -> Iterator[VideoFrame]:
-    """Every picture that FFmpeg's own command line would show, in its order."""
+def decode_all(
+    container: InputContainer, stream: VideoStream, errors: PacketErrors, missing: MissingPictures
+) -> Iterator[VideoFrame]:
+    """Every picture that FFmpeg's own command line would show, in its order; `missing` is told of packets and pictures."""
     packets = container.demux(stream)
     while True:
         try:
@@ -107,18 +110,26 @@ def decode_all(container: InputContainer, stream: VideoStream, errors: PacketErr
         if packet.size:
             if packet.is_corrupt:
                 errors.report("a packet is incomplete")
-            yield from _decode(stream, packet, errors)
-    yield from _decode(stream, None, errors)
+            if not packet.is_discard:
+                missing.packet(packet.pts)
+            yield from _decode(stream, packet, errors, missing)
+    yield from _decode(stream, None, errors, missing)
 
 
-def _decode(stream: VideoStream, packet: av.Packet | None, errors: PacketErrors) -> list[VideoFrame]:
+def _decode(
+    stream: VideoStream, packet: av.Packet | None, errors: PacketErrors, missing: MissingPictures
+) -> list[VideoFrame]:
     try:
-        return stream.codec_context.decode(packet)
+        pictures = stream.codec_context.decode(packet)
     except av.error.EOFError:
         return []
     except av.error.FFmpegError as error:
         errors.decoding(error)
+        missing.accounted(packet and packet.pts)
         return []
+    for picture in pictures:
+        missing.picture(picture.pts)
+    return pictures
 
 
 def _reason(error: Exception) -> str:
@@ -140,7 +151,8 @@ class PyavReader(VideoReader):
         self._stream = stream = choose_stream(self._container, path)
         # A list, not a method of this reader: in a cycle of references the decoder's memory would wait for the garbage collector.
         self._reported: list[str] = []
-        self._pictures = decode_all(self._container, stream, PacketErrors(self._reported.append))
+        self._missing = MissingPictures(stream.codec_context.codec.canonical_name)
+        self._pictures = decode_all(self._container, stream, PacketErrors(self._reported.append), self._missing)
         self._reformatter = VideoReformatter()
         first = self._next_picture(path)
         if first is None:
@@ -185,6 +197,14 @@ class PyavReader(VideoReader):
             )
             picture = self._next_picture(self.path)
             self._count_reported()
+        self._count_missing()
+
+    def _count_missing(self) -> None:
+        base = self._stream.time_base
+        if base:
+            for ticks in self._missing.ticks(float(1 / (self.info.fps * base))):
+                self._num_errors += 1
+                self._note(f"the picture that belongs at {float(ticks * base):.3f} s of the container's clock is missing")
 
     def _count_reported(self) -> None:
         for message in self._reported:
