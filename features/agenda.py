@@ -8,8 +8,18 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from features.resume import Decision
+
+
+class NotYet(Enum):
+    """What an iterator of decisions gives where it has waited a moment and has none now, but may have one later."""
+
+    NOT_YET = "not yet"
+
+
+NOT_YET = NotYet.NOT_YET
 
 
 @dataclass(order=True)
@@ -26,9 +36,11 @@ class Attempt:
 
 
 class Agenda:
-    """Takes `decisions` when they are asked for; the iterator may block, and is never asked by two threads at once."""
+    """Takes `decisions` when they are asked for, never by two threads at once. The iterator may block for as long as what is
+    repeated, and the wish to stop, may wait; one that has nothing for longer gives `NOT_YET` in between.
+    """
 
-    def __init__(self, decisions: Iterable[Decision]):
+    def __init__(self, decisions: Iterable[Decision | NotYet]):
         self._decisions = iter(decisions)
         self._asking = threading.Lock()
         self._changed = threading.Condition()
@@ -62,6 +74,8 @@ class Agenda:
             if self._ended or self._stopped:
                 return None
             decision = next(self._decisions, None)
+            if decision is NOT_YET:
+                return None
             with self._changed:
                 if decision is None:
                     self._ended = True

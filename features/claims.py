@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -133,6 +134,16 @@ class ClaimFolder:
                 return None
         claim = Claim(self._place, name, token)
         return claim if claim.is_mine() else None
+
+    def release_of(self, owner: Owner, video_ids: Iterable[str]) -> None:
+        """Gives back the claims on these videos that `owner` holds, who is known not to run any more, on whatever machine."""
+        for video_id in video_ids:
+            name = f"{FOLDER}/{key_of(video_id)}.json"
+            record = read_claim(self._place, name)
+            # Whoever takes it over between this look and the removal does its video without a claim, which is only slower.
+            if record is not None and record[0] == owner:
+                with storage_errors(f"giving back the claim on video {video_id!r}", self._place.path):
+                    self._place.remove(name)
 
 
 def has_lapsed(place: Place, entry: Entry, lease_s: float = CLAIM_LEASE_S) -> bool:

@@ -79,6 +79,10 @@ class RunError(VjepaLocError, ValueError):
     """A run folder is incomplete, or its training cannot be done or continued."""
 
 
+class WorkerError(VjepaLocError, RuntimeError):
+    """The processes that were to do the work ended, or cannot be started."""
+
+
 def nearest_name(name: str, names) -> str:
     """` Did you mean 'x'?` for the closest of `names`, or an empty string when none is close."""
     import difflib

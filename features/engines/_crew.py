@@ -1,0 +1,162 @@
+"""The workers of one extraction, whatever they run on: videos go out, events and outcomes come back, losses are made good.
+
+An engine gives a `Crew` the means to start a worker, and tells it what it hears of one (`hear`) and which are lost (`lose`).
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from features.claims import ClaimFolder, Owner
+from features.dispatch import Answer, Dispatcher
+from features.extract import ExtractReport
+from features.extract_job import Broken, ExtractJob, Finished, Message, Ready, Want
+from features.outcome import Outcome, Progress, StageTimes
+from features.store import open_store
+from features.terminal import say
+from vjepa_loc.dataset import Video
+from vjepa_loc.errors import StoreError, WorkerError
+
+# In a row, with nothing done between: beyond this it is no accident, and starting again would only hide it.
+MOST_RESTARTS = 3
+
+
+class Worker(Protocol):
+    """One life of one worker."""
+
+    def give(self, video: Video | None) -> None:
+        """Answers its wish for a video; None: there are no more."""
+
+
+@dataclass(eq=False)
+class Member:
+    """A place in the crew and who has it now."""
+
+    name: str
+    worker: Worker
+    num_restarts: int = 0
+    owner: Owner | None = None
+    wants: bool = False
+    ended: bool = False
+
+
+class Crew:
+    """`start(index)` starts a worker for a place, counted from 0."""
+
+    def __init__(
+        self, job: ExtractJob, num_workers: int, start: Callable[[int], Worker], on_progress: Callable[[Progress], object],
+    ):
+        self._job = job
+        self._dispatcher = Dispatcher(job.videos)
+        self._start = start
+        self._on_progress = on_progress
+        self._times = StageTimes()
+        self.stopping = False
+        self.members = [Member(f"worker {index}", start(index)) for index in range(num_workers)]
+
+    @property
+    def running(self) -> list[Member]:
+        return [member for member in self.members if not member.ended]
+
+    def report(self, outcomes: Iterator[Outcome]) -> ExtractReport:
+        """What became of all videos, when `outcomes` have ended, in the order of the job."""
+        start_s = time.monotonic()
+        report = ExtractReport(outcomes=list(outcomes), times=self._times)
+        report.times.wall_s = time.monotonic() - start_s
+        report.sort(self._job.videos)
+        return report
+
+    def hear(self, member: Member, message: Message) -> Iterator[Outcome]:
+        """Does what a message of a worker asks for. Raises what makes the whole work end."""
+        if isinstance(message, Ready):
+            member.owner = message.owner
+        elif isinstance(message, Want):
+            member.wants = True
+        elif isinstance(message, Broken):
+            raise message.error
+        elif isinstance(message, Finished):
+            member.ended = True
+            self._times += message.times
+            if not self.stopping:
+                # Nothing is left of what it had, unless somebody else stopped it.
+                yield from self._take_back(member, "it was stopped")
+                self._check_somebody_is_left("it was stopped")
+        elif isinstance(message, Outcome):
+            # What one worker dropped because it alone was stopped is nobody's answer yet.
+            if message.status != "dropped" or self.stopping:
+                member.num_restarts = 0
+                yield from self._answered(self._dispatcher.finish(member.worker, message))
+        else:
+            self._on_progress(message)
+        self._serve()
+
+    def lose(self, member: Member, how: str) -> Iterator[Outcome]:
+        """A worker does not run any more: its videos go to others, and its place to a new one, a bounded number of times in a row.
+
+        Raises `WorkerError` where nobody is left to do what is left.
+        """
+        if member.ended:
+            return
+        held = self._dispatcher.held_by(member.worker)
+        aside = list(self._take_back(member, how))
+        yield from aside
+        again = [video_id for video_id in held if video_id not in {outcome.video_id for outcome in aside}]
+        member.owner, member.wants = None, False
+        if self._dispatcher.num_left and not self.stopping and member.num_restarts < MOST_RESTARTS:
+            member.num_restarts += 1
+            what = f"started again ({member.num_restarts} of {MOST_RESTARTS})"
+            member.worker = self._start(self.members.index(member))
+        else:
+            what, member.ended = "not started again", True
+        if self.stopping:
+            return
+        say(f"{member.name} was lost: {how}; to be done again: {_list(again)}; {what}")
+        self._check_somebody_is_left(how)
+        self._serve()
+
+    def stop(self) -> None:
+        """No video is handed out any more."""
+        self.stopping = True
+        self._serve()
+
+    def _take_back(self, member: Member, how: str) -> Iterator[Outcome]:
+        held = self._dispatcher.held_by(member.worker)
+        aside = self._dispatcher.lost(member.worker, how)
+        if held and member.owner is not None:
+            store = open_store(self._job.settings.store)
+            # Nobody on another machine can know that this owner is gone.
+            ClaimFolder(store.place).release_of(member.owner, held)
+            for outcome in aside:
+                store.ledger.record(outcome.video_id, outcome.status, outcome.reason)
+        for outcome in aside:
+            yield from self._answered(outcome)
+
+    def _answered(self, outcome: Outcome | None) -> Iterator[Outcome]:
+        if outcome is not None:
+            self._on_progress(outcome)
+            yield outcome
+
+    def _serve(self) -> None:
+        for member in self.running:
+            if not member.wants:
+                continue
+            answer = Answer.END if self.stopping else self._dispatcher.next_for(member.worker)
+            if answer is Answer.WAIT:
+                continue
+            member.wants = False
+            # A worker that cannot be reached is found to be lost by whoever listens to it.
+            with contextlib.suppress(OSError):
+                member.worker.give(None if answer is Answer.END else answer)
+
+    def _check_somebody_is_left(self, how: str) -> None:
+        if self._dispatcher.num_left and not self.running:
+            raise WorkerError(
+                f"every worker was lost more than {MOST_RESTARTS} times in a row, the last one: {how}; {self._dispatcher.num_left} videos are not "
+                "done; run the command again to continue, with fewer --workers where memory ran out"
+            )
+
+
+def _list(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "") if ids else "nothing"

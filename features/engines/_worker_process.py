@@ -1,0 +1,60 @@
+"""A process that extracts for the engine `processes`: `python -m features.engines._worker_process FD`.
+
+It is told its job and its videos over the socket `FD`. Ctrl-C is its parent's to answer; SIGTERM ends its work cleanly. It
+ends at once where its parent does: then its standard input, which the parent holds open and never writes to, is closed.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+
+from vjepa_loc.errors import WorkerError
+
+
+class ConnectionLink:
+    """See `features.extract_job.Link`."""
+
+    def __init__(self, connection: Connection):
+        self.stop = threading.Event()
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, message: object) -> None:
+        with self._sending:
+            self._connection.send(message)
+
+    def receive(self, wait_s: float) -> object:
+        from features.agenda import NOT_YET
+
+        return self._connection.recv() if self._connection.poll(wait_s) else NOT_YET
+
+
+def main() -> None:
+    """Works until the parent says that there is no more, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    connection = Connection(int(sys.argv[1]))
+    link = ConnectionLink(connection)
+    signal.signal(signal.SIGTERM, lambda number, frame: link.stop.set())
+    # Loaded only now, so that no signal meets a process that is still importing.
+    from features.extract_job import Broken, work
+
+    try:
+        work(connection.recv(), link)
+    except (EOFError, ConnectionError):
+        return
+    except Exception as error:
+        traceback.print_exc()
+        link.send(Broken(WorkerError(f"a worker failed: {type(error).__name__}: {error}; its trace is above")))
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Several processes on this machine, one per GPU; without GPUs as many as asked for, which share the cores.
+
+Each opens encoder and store itself and does one video after the other; one that is lost is started again.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from features.engines._crew import Crew
+from features.extract import ExtractReport
+from features.extract_job import ExtractJob
+from features.outcome import Outcome, Progress
+from features.recipe import MOST_CPU_ENCODERS, MOST_DECODE_WORKERS, ExtractConfig, usable_cores
+from vjepa_loc.dataset import Video
+from vjepa_loc.errors import ConfigError, VjepaLocError
+
+_LOOK_S = 0.2
+_PROJECT_FOLDER = Path(__file__).resolve().parents[2]
+
+
+def run(
+    job: ExtractJob, on_progress: Callable[[Progress], object], stop: threading.Event | None = None, workers: int | None = None,
+) -> ExtractReport:
+    """Every video of the job once; ends early where `stop` is set, after the videos in hand are finished or dropped.
+
+    Raises what every worker would meet: `StoreError` where the disk refuses, `StoreMismatchError`, `WeightsError`; `WorkerError`
+    where workers are lost again and again; `ConfigError` for a number of workers below 1.
+    """
+    shares = worker_recipes(job.settings.recipe, workers, num_gpus())
+    crew = Crew(job, len(shares), lambda index: _Child(job.for_worker(**shares[index])), on_progress)
+    return crew.report(_run(crew, job, stop))
+
+
+def _run(crew: Crew, job: ExtractJob, stop: threading.Event | None) -> Iterator[Outcome]:
+    finished = False
+    try:
+        while crew.running and not (stop is not None and stop.is_set()):
+            yield from _hear_all(crew)
+        yield from _wind_up(crew, job)
+        finished = True
+    finally:
+        try:
+            if not finished:
+                # Nobody takes outcomes any more: they are in the ledger, and told as progress. The first error is the one to be seen.
+                with contextlib.suppress(VjepaLocError):
+                    for _ in _wind_up(crew, job):
+                        pass
+        finally:
+            for member in crew.members:
+                member.worker.close()
+
+
+def _wind_up(crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
+    """Ends those who are still at work, and takes what they finish or drop."""
+    crew.stop()
+    for member in crew.running:
+        member.worker.end()
+    deadline_s = time.monotonic() + grace_s(job.settings.recipe)
+    while crew.running and time.monotonic() < deadline_s:
+        yield from _hear_all(crew)
+
+
+def _hear_all(crew: Crew) -> Iterator[Outcome]:
+    members = {member.worker.connection: member for member in crew.running}
+    for connection in wait(list(members), timeout=_LOOK_S):
+        member = members[connection]
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            yield from crew.lose(member, member.worker.how_it_ended())
+            continue
+        yield from crew.hear(member, message)
+
+
+def grace_s(recipe: ExtractConfig) -> float:
+    """How long a worker has to end its work, with some seconds to tear down."""
+    return recipe.stop_grace_s + 10.0
+
+
+def num_gpus() -> int:
+    """The GPUs that torch sees."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def worker_recipes(recipe: ExtractConfig, workers: int | None, gpus: int) -> list[dict[str, Any]]:
+    """What each worker's recipe has otherwise: a GPU of its own, where `device` leaves the choice, and its part of the cores.
+
+    Raises `ConfigError` for a number below 1.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers: expected at least 1, got {workers}")
+    on_gpus = gpus > 0 and recipe.device in ("auto", "cuda")
+    number = workers or (gpus if on_gpus else 1)
+    changes = cores_of_worker(recipe, max(1, usable_cores() // number), on_gpus)
+    return [changes | ({"device": f"cuda:{index % gpus}"} if on_gpus else {}) for index in range(number)]
+
+
+def cores_of_worker(recipe: ExtractConfig, cores: int, on_gpu: bool) -> dict[str, int]:
+    """The numbers of threads and decoding processes that the recipe leaves open, for a worker that has `cores`."""
+    return {
+        "threads": recipe.threads or min(cores, MOST_CPU_ENCODERS),
+        "decode_workers": recipe.decode_workers or min(cores, MOST_DECODE_WORKERS),
+    }
+
+
+class _Child:
+    """One worker process; see `features.engines._crew.Worker`."""
+
+    def __init__(self, job: ExtractJob):
+        ours, theirs = socket.socketpair()
+        path = os.pathsep.join(filter(None, (str(_PROJECT_FOLDER), os.environ.get("PYTHONPATH"))))
+        with theirs:
+            # A session of its own: Ctrl-C is answered by the parent, which ends its workers in good order.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "features.engines._worker_process", str(theirs.fileno())],
+                stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], start_new_session=True, env=os.environ | {"PYTHONPATH": path},
+            )
+        self.connection = Connection(ours.detach())
+        self.connection.send(job)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def give(self, video: Video | None) -> None:
+        self.connection.send(video)
+
+    def how_it_ended(self) -> str:
+        """Waits for the end of a process whose connection is closed."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+
+    def end(self) -> None:
+        """Asks the process to end its work; it goes on answering until it has."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def close(self) -> None:
+        """Ends the process, however busy it is."""
+        self.connection.close()
+        if self._process.poll() is None:
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.stdin.close()
+        self._process.wait()
