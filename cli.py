@@ -16,7 +16,7 @@ from features.options import (
     DatasetOption, EncoderOption, JsonOption, OnMismatchOption, RunOption, RunsOption, SetOption, StoreOption, StoresOption,
 )
 from features.terminal import count_bar, error_console, print_json, print_table, say, table_width
-from features.termination import ends_on_sigterm
+from features.termination import ends_on_sigterm, stops_on_signals
 from vjepa_loc.errors import ConfigError, VjepaLocError
 from vjepa_loc.workspace import read_workspace
 
@@ -48,35 +48,50 @@ def extract(
     dataset: DatasetOption = None,
     store: StoreOption = None,
     on_mismatch: OnMismatchOption = None,
+    engine: Annotated[
+        Optional[str], typer.Option(help="Who does the work, of features/engines/; default: local, or processes where there are several GPUs.", show_default=False)
+    ] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Workers of the engine; default: one per GPU.", show_default=False)] = None,
+    shard: Annotated[
+        Optional[str], typer.Option(metavar="I/N", help="Only share I of N, from 0; default: as torchrun or Slurm say, or all.", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done with each video, and do nothing.")] = False,
     json_output: JsonOption = False,
     overrides: SetOption = None,
 ) -> None:
     """Every video of the dataset into the token store; what is complete is skipped. Exit code 1 if some videos failed."""
-    from features.extract import clips_of_videos, extract_dataset, load_encoder, plan_extraction
+    from features.engines import load_engine
+    from features.extract import clips_of_videos, plan_extraction
+    from features.extract_job import ExtractJob
     from features.extract_settings import read_extract_settings
     from features.progress import ExtractionProgress
+    from features.shares import dataset_of_share, find_share
     from vjepa_loc.dataset import read_dataset
 
     settings = read_extract_settings(read_workspace(Path()), encoder, dataset, store, overrides or (), on_mismatch)
     say(*settings.notes)
-    videos = read_dataset(settings.dataset)
-    loaded = load_encoder(settings.encoder_name, settings.encoder_config, settings.recipe.resolved_device())
-    encoding = settings.recipe.encoding(loaded.spec)
+    videos, note = dataset_of_share(read_dataset(settings.dataset), find_share(shard))
+    say(*note)
+    chosen = load_engine(engine, settings.recipe, workers)
+    job = chosen.prepare(ExtractJob.of(videos.videos.values(), settings))
     if dry_run:
-        plan = list(plan_extraction(videos, settings.store, encoding, settings.recipe))
+        plan = list(plan_extraction(videos, settings.store, job.encoding, settings.recipe))
         if json_output:
             print_json({decision.video.id: {"action": decision.action, "reason": decision.reason} for decision in plan})
         else:
             print_table("Would do", ("video", "action", "why"), [(d.video.id, d.action, d.reason) for d in plan])
         raise typer.Exit(int(any(decision.action == "refuse" for decision in plan)))
-    with ends_on_sigterm(), ExtractionProgress(clips_of_videos(videos, encoding), error_console()) as progress:
-        report = extract_dataset(videos, settings.store, loaded, settings.recipe, settings.storage, progress)
+    with stops_on_signals() as stop, ExtractionProgress(clips_of_videos(videos, job.encoding), error_console()) as progress:
+        report = chosen.run(job, progress, stop, workers)
+    say(*report.notes)
     if json_output:
         print_json(report.to_dict())
     else:
         print(report.summary())
         print(f"store: {settings.store}")
+    if stop.is_set():
+        say(f"{stop}: ended; what is complete is kept, run the command again to continue")
+        raise typer.Exit(stop.exit_code)
     raise typer.Exit(int(bool(report.failed)))
 
 

@@ -40,10 +40,10 @@ def check_videos(
 ) -> None:
     """Decode videos and say what is in them and what is wrong; exit code 1 if something is. Nothing is changed unless told to."""
     from features.check_files import files_of_dataset, find_files
+    from features.check_partial import write_whole
     from features.check_quarantine import Quarantine
     from features.check_report import csv_of, print_checks, row_of
     from features.check_run import CheckOptions, check_files
-    from vjepa_loc.atomic import write_text
     from vjepa_loc.dataset import read_dataset
 
     if hashes and csv is None:
@@ -65,7 +65,7 @@ def check_videos(
     with ends_on_sigterm(), count_bar("check") as on_file:
         checks = check_files(files, options, on_file)
     if csv is not None:
-        write_text(csv, csv_of(checks))
+        write_whole(csv, csv_of(checks))
     if json_output:
         print_json([row_of(check) for check in checks])
     else:
@@ -82,7 +82,7 @@ def _check_writable(csv: Path) -> None:
     folder = Path(os.path.realpath(csv)).parent
     while not folder.exists():
         folder = folder.parent
-    if csv.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    if os.path.exists(csv) and not csv.is_file() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(f"--csv {csv}: expected the name of a file that can be written")
 
 

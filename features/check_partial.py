@@ -5,10 +5,12 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from features.durable import sync_folder
 from vjepa_loc.errors import VideoError
 
 _NAME = re.compile(r"\.check-videos-[0-9a-f]{16}\.partial")
@@ -25,14 +27,19 @@ def partial_of(path: Path) -> Path:
 
 
 @contextmanager
-def partial_file(path: Path) -> Iterator[Path]:
-    """An empty unfinished file for `path`, removed at the end unless it has been renamed. Raises VideoError where another run has it."""
+def partial_file(path: Path, like: Path | None = None) -> Iterator[Path]:
+    """An empty unfinished file for `path`, with the rights of the file `like`; removed at the end unless it has been renamed.
+
+    Raises VideoError where another run has it.
+    """
     partial = partial_of(path)
     fd = _locked(partial)
     if fd is None:
         raise VideoError(f"{path}: another check-videos is at work on it")
     try:
         os.ftruncate(fd, 0)
+        if like is not None:
+            os.fchmod(fd, stat.S_IMODE(os.stat(like).st_mode))
         yield partial
     finally:
         # While the lock is held, the name is this run's: nobody else has put a file there.
@@ -44,6 +51,8 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 def remove_stale(partial: Path) -> bool:
     """Removes what a run that was killed left; not what one that lives is writing. Says whether it is gone."""
+    if not os.path.lexists(partial):
+        return True
     fd = _locked(partial)
     if fd is None:
         return False
@@ -52,10 +61,26 @@ def remove_stale(partial: Path) -> bool:
     return True
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Writes UTF-8 `text` under `path`, durably and in one step; of a link the file behind it. What a kill leaves, the next call uses.
+
+    Raises OSError, and VideoError where another run writes it.
+    """
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with partial_file(path, path if path.exists() else None) as partial:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    sync_folder(path.parent)
+
+
 def _locked(partial: Path) -> int | None:
     """A descriptor of the file under this name, made where there is none, with its lock; None where another process has that."""
     while True:
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):

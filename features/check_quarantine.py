@@ -11,9 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
-from features.check_partial import partial_file
+from features.check_partial import partial_file, partial_of, remove_stale, write_whole
 from features.durable import sync_folder
-from vjepa_loc.atomic import write_text
 from vjepa_loc.errors import ConfigError, VideoError
 
 REASON_SUFFIX = ".reason.json"
@@ -64,9 +63,10 @@ class Quarantine:
             if _same_bytes(path, place) or not os.path.lexists(place) and self._put(path, place):
                 break
             number += 1
+        # Of a run that was killed between giving the copy its name and forgetting the other one.
+        remove_stale(partial_of(place))
         state.check()
-        write_text(_reason_file(place), json.dumps({"file": _text(absolute)} | reason, indent=1) + "\n")
-        sync_folder(place.parent)
+        write_whole(_reason_file(place), json.dumps({"file": _text(absolute)} | reason, indent=1) + "\n")
         return place
 
     def take(self, path: Path, state: FileState, reason: dict[str, object]) -> Path:
@@ -86,7 +86,7 @@ class Quarantine:
         except OSError as error:
             if error.errno not in NO_LINK:
                 raise
-        with partial_file(place) as partial:
+        with partial_file(place, path) as partial:
             copy_durably(path, partial)
             return publish(partial, place)
 

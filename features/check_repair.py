@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from features.check_oddities import INEXACT_CONTAINERS
-from features.check_partial import partial_file
+from features.check_partial import partial_file, partial_of, remove_stale
 from features.check_protocol import Look, Looked, Remux, Remuxed
 from features.check_quarantine import FileState, Quarantine, publish, replace_with
 from features.decoders.pyav_reader import BARE_CONTAINERS
@@ -71,7 +71,7 @@ def _repair(
     if not in_place and os.path.lexists(target):
         return _judge_existing(child, path, target, before, nominal_fps)
     reasons = []
-    with partial_file(target) as partial:
+    with partial_file(target, path) as partial:
         for retimed in _plans(before):
             try:
                 remuxed: Remuxed = child.ask(path, Remux(
@@ -111,6 +111,7 @@ def _install(
 
 def _judge_existing(child: KillableChild, path: Path, target: Path, before: Looked | None, nominal_fps: float | None) -> Repair:
     """Of an earlier run, perhaps one that was killed before it could say so."""
+    remove_stale(partial_of(target))
     after = child.ask(target, Look(str(target), nominal_fps, digests=True))
     reason = why_not_better(before, after)
     if reason is None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from features.check_partial import write_whole
 from features.check_protocol import Looked
-from vjepa_loc.atomic import write_text
 
 SUFFIX = ".framehash"
 # Names of 255 bytes are the longest that file systems take.
@@ -42,7 +42,7 @@ def write_frame_hashes(target: Path, looked: Looked) -> None:
     ]
     for frame, (time_us, period_us) in enumerate(zip(times_us, periods_us, strict=True)):
         lines.append(f"0, {time_us:10}, {time_us:10}, {period_us:8}, {size:8}, {looked.digest(frame).hex()}")
-    write_text(target, "\n".join(lines) + "\n")
+    write_whole(target, "\n".join(lines) + "\n")
 
 
 def read_frame_hashes(path: Path) -> list[str]:

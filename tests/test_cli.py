@@ -21,7 +21,7 @@ from vjepa_loc.dataset import read_dataset
 ROOT = Path(cli.__file__).parent
 
 SURFACE = {
-    "extract": ["--encoder", "--dataset", "--store", "--on-mismatch", "--dry-run", "--json", "--set"],
+    "extract": ["--encoder", "--dataset", "--store", "--on-mismatch", "--engine", "--workers", "--shard", "--dry-run", "--json", "--set"],
     "estimate": ["--encoder", "--dataset", "--store", "--seconds", "--gpu", "--gpus", "--json", "--set"],
     "status": ["[STORE]", "--dataset", "--json", "--watch"],
     "train-head": ["--head", "--dataset", "--store", "--runs", "--epochs", "--seed", "--resume", "--config", "--json", "--set"],
