@@ -1,21 +1,24 @@
 """The second decoder: decord, read once from start to end with one thread; an independent witness of the first.
 
 decord is silently wrong on several kinds of files, so those are refused: transport and program streams, AVI, AV1, edit lists,
-several video streams, and more than 8 bits (other pixels). PyAV says what a file is and when its frames are shown. decord decodes ahead as fast as it can and keeps what it has: while a consumer waits, memory
+mirrored pictures, several video streams, and more than 8 bits (other pixels). It also leaves out or repeats frames of damaged
+files without a word: PyAV decodes beside it, says what a file is, when its frames are shown and where it is damaged, which
+takes twice the time of one decoder. decord decodes ahead as fast as it can and keeps what it has: while a consumer waits, memory
 grows up to the decoded size of the whole video. That is why it is not the default.
 """
 
 import platform
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 
 from features.decoders.pyav_reader import PyavReader, choose_stream, open_container
-from features.decoders.reader import Decoded, VideoInfo, VideoReader
+from features.decoders.reader import Decoded, VideoReader
 from vjepa_loc.errors import ConfigError, VideoError
 
 USE_PYAV = "; use extract.decoder=pyav"
@@ -31,31 +34,45 @@ class DecordReader(VideoReader):
             import decord
         except ImportError:
             raise ConfigError(f"extract.decoder: decord is not installed, this machine may have no package of it{USE_PYAV}") from None
-        facts = _facts(path)
-        self._time_s = facts.time_s
+        num_packets = _count_packets(path)
         self._version = decord.__version__
         self._errors = (decord.DECORDError, RuntimeError)
-        with PyavReader(path, nominal_fps) as reader:
-            info: VideoInfo = reader.info
+        self._beside = PyavReader(path, nominal_fps)
+        if self._beside.orientation.is_mirrored:
+            raise _refusal(path, "mirrored pictures")
         try:
             self._reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0), num_threads=1)
         except self._errors as error:
             raise VideoError(f"{path}: decord cannot open it ({_reason(error)}){USE_PYAV}") from None
-        if len(self._reader) != len(self._time_s):
-            raise _refusal(path, f"it counts {len(self._reader)} frames where the file has {len(self._time_s)} packets")
-        super().__init__(path, [path], replace(info, num_frames_in_header=len(self._reader)), facts.tick_s)
+        if len(self._reader) != num_packets:
+            raise _refusal(path, f"it counts {len(self._reader)} frames where the file has {num_packets} packets")
+        info = replace(self._beside.info, num_frames_in_header=len(self._reader))
+        super().__init__(path, [path], info, self._beside.tick_s)
 
-    def _decoded(self) -> Iterator[Decoded]:
-        for time_s in self._time_s:
-            try:
-                pixels = self._reader.next()
-            except StopIteration:
-                raise VideoError(f"{self.path}: decord ended early{USE_PYAV}") from None
-            except self._errors as error:
-                raise VideoError(f"{self.path}: decord cannot decode it ({_reason(error)}){USE_PYAV}") from None
+    def decoded(self) -> Iterator[Decoded]:
+        for picture in self._beside.decoded():
+            self._check_whole(picture.corrupt)
+            pixels = self._next_pixels()
+            if pixels is None:
+                raise VideoError(f"{self.path}: decord ended early{USE_PYAV}")
             if pixels.shape[-1] != 3:
                 raise _refusal(self.path, f"its pixels come as {tuple(pixels.shape)}")
-            yield Decoded(time_s, None, False, pixels.asnumpy)
+            yield Decoded(picture.container_time_s, picture.duration_s, False, pixels.asnumpy)
+        self._check_whole(False)
+        if self._next_pixels() is not None:
+            raise VideoError(f"{self.path}: decord gives more frames than there are{USE_PYAV}")
+
+    def _check_whole(self, corrupt: bool) -> None:
+        if corrupt or self._beside.num_errors:
+            raise VideoError(f"{self.path}: damaged, decord leaves out or repeats frames{USE_PYAV}")
+
+    def _next_pixels(self) -> Any:
+        try:
+            return self._reader.next()
+        except StopIteration:
+            return None
+        except self._errors as error:
+            raise VideoError(f"{self.path}: decord cannot decode it ({_reason(error)}){USE_PYAV}") from None
 
     def versions(self) -> dict[str, str]:
         return {"python": platform.python_version(), "decord": self._version, "av": av.__version__}
@@ -63,15 +80,10 @@ class DecordReader(VideoReader):
     def close(self) -> None:
         # decord has no close; its threads end with the object.
         self._reader = None
+        self._beside.close()
 
 
-@dataclass(frozen=True)
-class _Facts:
-    time_s: list[float | None]
-    tick_s: float
-
-
-def _facts(path: Path) -> _Facts:
+def _count_packets(path: Path) -> int:
     """Reads all packets without decoding them. Raises VideoError for the kinds of files that decord gets wrong."""
     with open_container(path) as container:
         stream = choose_stream(container, path)
@@ -83,20 +95,15 @@ def _facts(path: Path) -> _Facts:
         if stream.format is not None and any(component.bits > 8 for component in stream.format.components):
             raise _refusal(path, f"more than 8 bits per colour ({stream.format.name})")
         is_mp4 = "mp4" in container.format.name.split(",")
-        start, ticks = stream.start_time, []
+        start, num_packets = stream.start_time, 0
         try:
             for packet in container.demux(stream):
                 if packet.is_discard or is_mp4 and start:
                     raise _refusal(path, "an edit list")
-                if packet.size:
-                    ticks.append(packet.pts)
+                num_packets += bool(packet.size)
         except av.error.FFmpegError as error:
             raise VideoError(f"{path}: damaged ({error.strerror}), decord cannot read a part{USE_PYAV}") from None
-        tick_s = float(stream.time_base or 0)
-    if any(tick is None for tick in ticks):
-        return _Facts([None] * len(ticks), tick_s)
-    # Packets lie in decoding order.
-    return _Facts([tick * tick_s for tick in sorted(ticks)], tick_s)
+    return num_packets
 
 
 def _refusal(path: Path, what: str) -> VideoError:

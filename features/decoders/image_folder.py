@@ -50,7 +50,7 @@ class ImageFolderReader(VideoReader):
         )
         super().__init__(path, files, info, tick_s=0.0, times_are_guesses=True)
 
-    def _decoded(self) -> Iterator[Decoded]:
+    def decoded(self) -> Iterator[Decoded]:
         for file in self._files:
             yield Decoded(None, None, False, lambda file=file: self._read(self.path, file))
 

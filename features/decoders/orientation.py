@@ -52,6 +52,11 @@ class Orientation:
         raise VideoError(f"{path}: rotation {degrees}: expected a multiple of 90 degrees; re-encode the video without its rotation")
 
     @property
+    def is_mirrored(self) -> bool:
+        """Whether it is more than a turn: writing would be reversed."""
+        return (self.swap + self.mirror_x + self.mirror_y) % 2 == 1
+
+    @property
     def degrees(self) -> int:
         """Counter-clockwise turn, -180, -90, 0 or 90, as ffprobe prints it; a mirrored picture's turn is after its mirroring."""
         if self.swap:

@@ -185,7 +185,7 @@ class PyavReader(VideoReader):
         except VideoError as error:
             raise VideoError(f"{path}: {error}") from None
 
-    def _decoded(self) -> Iterator[Decoded]:
+    def decoded(self) -> Iterator[Decoded]:
         picture: VideoFrame | None = self._first
         del self._first
         self._count_reported()
@@ -223,6 +223,11 @@ class PyavReader(VideoReader):
         if picture.rotation != self._rotation:
             self._orientation, self._rotation = orientation_of(picture, self.path), picture.rotation
         return self._orientation.apply(rgb_HW3)
+
+    @property
+    def orientation(self) -> Orientation:
+        """How the pictures are turned, as of the last one that became RGB."""
+        return self._orientation
 
     def versions(self) -> dict[str, str]:
         return {"python": platform.python_version(), "av": av.__version__, "ffmpeg": av.ffmpeg_version_info}

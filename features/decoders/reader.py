@@ -74,7 +74,7 @@ class VideoReader(ABC):
         self.info = info
         self._files = files
         self._state_at_start = file_state(files)
-        self._tick_s = tick_s
+        self.tick_s = tick_s
         self._times_are_guesses = times_are_guesses
         self._timeline = Timeline(info.fps)
         self._num_errors = 0
@@ -84,7 +84,7 @@ class VideoReader(ABC):
         self._started = self._ended = False
 
     @abstractmethod
-    def _decoded(self) -> Iterator[Decoded]:
+    def decoded(self) -> Iterator[Decoded]:
         """Pictures in presentation order. Reports what it skips through `_count_error`."""
 
     @abstractmethod
@@ -108,7 +108,7 @@ class VideoReader(ABC):
         if self._started:
             raise RuntimeError(f"{self.path}: a VideoReader is read once; open the video again")
         self._started = True
-        for index, decoded in enumerate(self._decoded()):
+        for index, decoded in enumerate(self.decoded()):
             time_s = self._timeline.add(decoded.container_time_s)
             self._last_duration_s = decoded.duration_s or 0.0
             if decoded.corrupt:
@@ -140,7 +140,7 @@ class VideoReader(ABC):
     def _settle(self) -> None:
         guesses = self._times_are_guesses or self._timeline.all_missing
         fps, variable = settle_rate(
-            None if self.info.fps_nominal and not guesses else self.info.fps, self._timeline.time_s, self._tick_s
+            None if self.info.fps_nominal and not guesses else self.info.fps, self._timeline.time_s, self.tick_s
         )
         fps_nominal = self.info.fps_nominal and (guesses or fps is None)
         self.info = replace(self.info, fps=fps or self.info.fps, fps_nominal=fps_nominal, variable_rate=variable)
@@ -148,6 +148,11 @@ class VideoReader(ABC):
     def _after_the_end(self) -> None:
         if not self._ended:
             raise RuntimeError(f"{self.path}: known only after the last frame has been read")
+
+    @property
+    def num_errors(self) -> int:
+        """Decoding errors so far, whole pictures that are marked as broken not among them."""
+        return self._num_errors
 
     @property
     def num_frames(self) -> int:

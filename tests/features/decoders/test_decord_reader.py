@@ -44,6 +44,22 @@ def test_files_that_it_gets_wrong_are_refused(clip, name, settings, what):
         open_video(clip(name, **settings), "decord")
 
 
+def test_mirrored_pictures_are_refused(clip):
+    mirrored = clip("mirrored.mp4", display_matrix=[-(1 << 16), 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30])
+    with pytest.raises(VideoError, match="mirrored.mp4: refused for decord, .*: mirrored pictures; use extract.decoder=pyav"):
+        open_video(mirrored, "decord")
+
+
+def test_a_damaged_file_is_refused_where_decord_would_go_on(clip):
+    path = clip("hurt.mp4", num_frames=100, muxer_options={"movflags": "faststart"}, options={"bf": "3"})
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 2, len(content), 997):
+        content[place] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(VideoError, match="hurt.mp4: .*(damaged|cannot decode).*use extract.decoder=pyav"):
+        list(open_video(path, "decord"))
+
+
 def test_real_files_are_equal_or_refused(real_videos):
     for name in ("decord/video_90.mov", "moviepy/fire2.mp4", "torchcodec/h265_video.mp4", "moviepy/big_buck_bunny_432_433.webm"):
         path = real_videos / name

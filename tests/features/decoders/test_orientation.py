@@ -37,6 +37,7 @@ def test_every_right_angle_and_mirror(name):
     applied = orientation.apply(picture_HW3)
     assert applied[..., 0].tolist() == shown
     assert orientation.degrees == degrees
+    assert orientation.is_mirrored == ("to" in name.split() or "transposed" in name)
 
 
 @pytest.mark.parametrize("name", CASES)
