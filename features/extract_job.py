@@ -17,6 +17,7 @@ from features.extract_settings import ExtractSettings
 from features.outcome import Progress, StageTimes
 from features.places.file_cache import FOLDER_VARIABLE, LIMIT_VARIABLE
 from features.recipe import ExtractConfig
+from features.schema import Encoding
 from vjepa_loc.dataset import Video
 from vjepa_loc.errors import VjepaLocError
 
@@ -57,10 +58,23 @@ class ExtractJob:
         settings = self.settings
         return load_encoder(settings.encoder_name, settings.encoder_config, settings.recipe.resolved_device())
 
+    @cached_property
+    def encoding(self) -> Encoding:
+        """The encoding of the job; where the encoder is not needed in this process it is loaded beside the GPU, and forgotten."""
+        from features.extract import load_encoder
+
+        settings = self.settings
+        encoder = vars(self).get("_encoder") or load_encoder(settings.encoder_name, settings.encoder_config, "cpu")
+        return settings.recipe.encoding(encoder.spec)
+
+    def with_recipe(self, **values: Any) -> "ExtractJob":
+        """The job with other values in its recipe."""
+        recipe = self.settings.recipe.model_copy(update=values)
+        return replace(self, settings=replace(self.settings, recipe=recipe))
+
     def for_worker(self, **recipe: Any) -> "ExtractJob":
-        """The job without its videos, which a worker is told one by one, and with other values in its recipe."""
-        changed = self.settings.recipe.model_copy(update=recipe)
-        return replace(self, videos=(), settings=replace(self.settings, recipe=changed))
+        """As `with_recipe`, without its videos, which a worker is told one by one."""
+        return replace(self.with_recipe(**recipe), videos=())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vjepa_loc.dataset import Video
+from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import ConfigError
 
 Unit = Literal["frames", "bytes", "videos"]
@@ -157,23 +157,24 @@ def divide(videos: Iterable[Video], count: int, lengths: Lengths | None = None) 
     return shares
 
 
-def videos_of_share(videos: Iterable[Video], share: Share) -> tuple[list[Video], str]:
-    """The videos of `share`, longest first, and a line for people; the line is empty where there is one share.
+def dataset_of_share(dataset: Dataset, share: Share) -> tuple[Dataset, list[str]]:
+    """The videos of `share`, in the dataset's order and without events, and lines for people, none where there is one share.
 
-    The line ends with a digest of the division. Processes that print another one have divided otherwise (a file that one
+    A line ends with a digest of the division. Processes that print another one have divided otherwise (a file that one
     of them sees is another one, or not there), and some videos may be in no share.
     """
-    videos = list(videos)
+    if share.count == 1:
+        return dataset, []
+    videos = list(dataset.videos.values())
     lengths = expected_lengths(videos)
     shares = divide(videos, share.count, lengths)
-    mine = shares[share.index]
-    if share.count == 1:
-        return mine, ""
+    ids = {video.id for video in shares[share.index]}
+    mine = [video for video in videos if video.id in ids]
     note = (
         f"share {share.index} of {share.count} (from 0; {share.why}): {len(mine)} of {len(videos)} videos, "
         f"{_total(mine, lengths)} of {_total(videos, lengths)} {lengths.unit}; division {_digest(shares)}"
     )
-    return mine, note
+    return Dataset(dataset.labels, {video.id: video for video in mine}, path=dataset.path), [note]
 
 
 def _total(videos: Iterable[Video], lengths: Lengths) -> str:

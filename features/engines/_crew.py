@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from features.claims import ClaimFolder, Owner
+from features.disk_space import DiskSpace
 from features.dispatch import Answer, Dispatcher
 from features.extract import ExtractReport
 from features.extract_job import Broken, ExtractJob, Finished, Message, Ready, Want
 from features.outcome import Outcome, Progress, StageTimes
-from features.store import open_store
+from features.shares import longest_first
+from features.store import create_or_open_store, open_store
 from features.terminal import say
 from vjepa_loc.dataset import Video
 from vjepa_loc.errors import StoreError, WorkerError
@@ -49,7 +51,8 @@ class Crew:
         self, job: ExtractJob, num_workers: int, start: Callable[[int], Worker], on_progress: Callable[[Progress], object],
     ):
         self._job = job
-        self._dispatcher = Dispatcher(job.videos)
+        self._notes = _check_store(job)
+        self._dispatcher = Dispatcher(longest_first(job.videos))
         self._start = start
         self._on_progress = on_progress
         self._times = StageTimes()
@@ -63,7 +66,7 @@ class Crew:
     def report(self, outcomes: Iterator[Outcome]) -> ExtractReport:
         """What became of all videos, when `outcomes` have ended, in the order of the job."""
         start_s = time.monotonic()
-        report = ExtractReport(outcomes=list(outcomes), times=self._times)
+        report = ExtractReport(outcomes=list(outcomes), times=self._times, notes=self._notes)
         report.times.wall_s = time.monotonic() - start_s
         report.sort(self._job.videos)
         return report
@@ -156,6 +159,16 @@ class Crew:
                 f"every worker was lost more than {MOST_RESTARTS} times in a row, the last one: {how}; {self._dispatcher.num_left} videos are not "
                 "done; run the command again to continue, with fewer --workers where memory ran out"
             )
+
+
+def _check_store(job: ExtractJob) -> list[str]:
+    """Makes the store where there is none, before anything is started; what is not known about its room. Raises `StoreError`,
+    and `StoreMismatchError` for a store of another encoding.
+    """
+    settings = job.settings
+    store = create_or_open_store(settings.store, job.encoding, settings.storage)
+    # What is staged for a URL takes room where the workers are, which is where they look themselves.
+    return [] if "://" in settings.store else DiskSpace(store, settings.recipe.min_free_gib).check_ahead(job.videos)
 
 
 def _list(ids: list[str]) -> str:

@@ -52,7 +52,8 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin, whose lock a thread must not hold when the interpreter ends.
+    os.read(0, 1)
     os._exit(1)
 
 

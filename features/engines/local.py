@@ -1,17 +1,25 @@
 """This process alone, which decodes, encodes and writes at once (`features.pipeline`).
 
-An engine module has `run(job, on_progress, stop, workers) -> ExtractReport`; one bad video never stops the others.
+Where torchrun or srun has started several processes on this machine, each takes a GPU of its own.
 """
 
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from features.engines._machine import launched_recipe
 from features.extract import ExtractReport, extract_dataset
 from features.extract_job import ExtractJob
 from features.outcome import Progress
 from vjepa_loc.dataset import Dataset
 from vjepa_loc.errors import ConfigError
+
+
+def prepare(job: ExtractJob) -> ExtractJob:
+    """The job with this process's GPU and cores, its encoder loaded."""
+    job = job.with_recipe(**launched_recipe(job.settings.recipe))
+    job.load_encoder()
+    return job
 
 
 def run(

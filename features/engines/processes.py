@@ -14,18 +14,23 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 from features.engines._crew import Crew
+from features.engines._machine import num_gpus, worker_recipes
 from features.extract import ExtractReport
 from features.extract_job import ExtractJob
 from features.outcome import Outcome, Progress
-from features.recipe import MOST_CPU_ENCODERS, MOST_DECODE_WORKERS, ExtractConfig, usable_cores
+from features.recipe import ExtractConfig
 from vjepa_loc.dataset import Video
-from vjepa_loc.errors import ConfigError, VjepaLocError
+from vjepa_loc.errors import VjepaLocError
 
 _LOOK_S = 0.2
 _PROJECT_FOLDER = Path(__file__).resolve().parents[2]
+
+
+def prepare(job: ExtractJob) -> ExtractJob:
+    """The job as it is; what is open is settled for each worker."""
+    return job
 
 
 def run(
@@ -85,34 +90,6 @@ def _hear_all(crew: Crew) -> Iterator[Outcome]:
 def grace_s(recipe: ExtractConfig) -> float:
     """How long a worker has to end its work, with some seconds to tear down."""
     return recipe.stop_grace_s + 10.0
-
-
-def num_gpus() -> int:
-    """The GPUs that torch sees."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def worker_recipes(recipe: ExtractConfig, workers: int | None, gpus: int) -> list[dict[str, Any]]:
-    """What each worker's recipe has otherwise: a GPU of its own, where `device` leaves the choice, and its part of the cores.
-
-    Raises `ConfigError` for a number below 1.
-    """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers: expected at least 1, got {workers}")
-    on_gpus = gpus > 0 and recipe.device in ("auto", "cuda")
-    number = workers or (gpus if on_gpus else 1)
-    changes = cores_of_worker(recipe, max(1, usable_cores() // number), on_gpus)
-    return [changes | ({"device": f"cuda:{index % gpus}"} if on_gpus else {}) for index in range(number)]
-
-
-def cores_of_worker(recipe: ExtractConfig, cores: int, on_gpu: bool) -> dict[str, int]:
-    """The numbers of threads and decoding processes that the recipe leaves open, for a worker that has `cores`."""
-    return {
-        "threads": recipe.threads or min(cores, MOST_CPU_ENCODERS),
-        "decode_workers": recipe.decode_workers or min(cores, MOST_DECODE_WORKERS),
-    }
 
 
 class _Child:

@@ -18,7 +18,8 @@ from typing import Any
 
 from features.agenda import NOT_YET, NotYet
 from features.engines._crew import Crew, Member
-from features.engines.processes import cores_of_worker, grace_s
+from features.engines._machine import cores_of_worker
+from features.engines.processes import grace_s
 from features.extract import ExtractReport
 from features.extract_job import Broken, ExtractJob, Message, work
 from features.outcome import Outcome, Progress
@@ -33,6 +34,11 @@ _KNOCK_S = 10.0
 _OBJECT_STORE_BYTES = 100 << 20
 
 
+def prepare(job: ExtractJob) -> ExtractJob:
+    """The job as it is; what is open is settled for each worker."""
+    return job
+
+
 def run(
     job: ExtractJob, on_progress: Callable[[Progress], object], stop: threading.Event | None = None, workers: int | None = None,
 ) -> ExtractReport:
@@ -44,7 +50,7 @@ def run(
         raise ConfigError(f"--workers: expected at least 1, got {workers}")
     with _cluster() as ray:
         number, needs = _resources(ray, workers)
-        told = job.for_worker(**cores_of_worker(job.settings.recipe, needs["num_cpus"], on_gpu="num_gpus" in needs))
+        told = job.for_worker(**cores_of_worker(job.settings.recipe, needs["num_cpus"]))
         actor = ray.remote(_Actor).options(max_concurrency=3, max_restarts=0, scheduling_strategy="SPREAD", **needs)
         crew = Crew(job, number, lambda index: _Remote(ray, actor, told), on_progress)
         return crew.report(_run(ray, crew, job, stop))

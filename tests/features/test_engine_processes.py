@@ -19,7 +19,7 @@ from features.schema import Storage
 from features.store import create_or_open_store, open_store
 from features.store_diff import diff_stores
 from vjepa_loc.dataset import Dataset, Video
-from vjepa_loc.errors import ConfigError, StoreMismatchError, WorkerError
+from vjepa_loc.errors import StoreMismatchError, WorkerError
 
 RECIPE = ExtractConfig(threads=1, deadline_s=60)
 NUM_VIDEOS = 6
@@ -152,15 +152,3 @@ def test_what_another_process_holds_is_looked_at_again(videos, alone, tiny, tmp_
     outcomes = {outcome.video_id: outcome for outcome in processes.run(job_of(videos, tmp_path / "store"), release_one, workers=1).outcomes}
     assert outcomes["v4"].status == "done"
     assert (outcomes["v5"].status, outcomes["v5"].reason) == ("skipped", "in the hands of another process")
-
-
-def test_a_worker_has_a_gpu_of_its_own_and_its_part_of_the_cores(monkeypatch):
-    monkeypatch.setattr(processes, "usable_cores", lambda: 16)
-    recipes = processes.worker_recipes(ExtractConfig(), None, gpus=4)
-    assert [recipe["device"] for recipe in recipes] == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
-    assert {recipe["threads"] for recipe in recipes} == {4}
-    assert [recipe["device"] for recipe in processes.worker_recipes(ExtractConfig(), 3, gpus=2)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert processes.worker_recipes(ExtractConfig(device="cpu", threads=5, decode_workers=1), 2, gpus=4) == [{"threads": 5, "decode_workers": 1}] * 2
-    assert len(processes.worker_recipes(ExtractConfig(), None, gpus=0)) == 1
-    with pytest.raises(ConfigError, match="--workers: expected at least 1, got 0"):
-        processes.worker_recipes(ExtractConfig(), 0, gpus=0)

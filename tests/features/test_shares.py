@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.shares import Share, divide, expected_lengths, find_share, longest_first, parse_shard, videos_of_share
-from vjepa_loc.dataset import Video
+from features.shares import Share, dataset_of_share, divide, expected_lengths, find_share, longest_first, parse_shard
+from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import ConfigError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8"}
@@ -130,18 +130,22 @@ def test_where_a_file_is_missing_every_video_counts_the_same(tmp_path):
     assert (lengths.unit, set(lengths.of.values())) == ("videos", {1})
 
 
+def share_of(text: str, *num_frames: int) -> tuple[list[str], list[str]]:
+    part, note = dataset_of_share(Dataset((), {video.id: video for video in videos(*num_frames)}), parse_shard(text))
+    return list(part.videos), note
+
+
 def test_the_note_says_which_share_and_how_it_was_divided():
-    mine, note = videos_of_share(videos(10, 90, 50, 40), parse_shard("1/2"))
-    assert [video.id for video in mine] == ["v002", "v003"]
+    mine, (note,) = share_of("1/2", 10, 90, 40, 50)
+    assert mine == ["v002", "v003"], "in the order of the dataset"
     assert note.startswith("share 1 of 2 (from 0; --shard 1/2): 2 of 4 videos, 90 of 190 frames; division ")
-    other, _ = videos_of_share(videos(10, 90, 50, 41), parse_shard("1/2")), None
-    assert other[1].split()[-1] == note.split()[-1], "the same division, whatever the lengths"
-    assert videos_of_share(videos(10, 20, 50, 90), parse_shard("1/2"))[1].split()[-1] != note.split()[-1]
+    division = note.split()[-1]
+    assert share_of("0/2", 10, 90, 40, 51)[1][0].split()[-1] == division, "the same division, whatever the lengths"
+    assert share_of("1/2", 10, 20, 50, 90)[1][0].split()[-1] != division
 
 
 def test_one_share_is_everything_and_needs_no_note():
-    mine, note = videos_of_share(videos(1, 2), find_share(None, {}))
-    assert [video.id for video in mine] == ["v001", "v000"] and note == ""
+    assert share_of("0/1", 1, 2) == (["v000", "v001"], [])
 
 
 def test_more_shares_than_videos_leave_some_empty():
