@@ -8,10 +8,12 @@ only element-wise work is fused; both ways round at the same places, and differ 
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.compiler.config
 
 from features.encoders._vjepa2_model import run_layer
 from vjepa_loc.errors import ConfigError
@@ -62,8 +64,11 @@ def _cannot_compile(device: torch.device) -> str:
     # Kernels are compiled by a sub-process; nothing is forked from this one, which may have threads.
     os.environ.setdefault("TORCHINDUCTOR_WORKER_START", "subprocess")
     try:
+        # Without caches: what an earlier process compiled says nothing about this one.
         probe = torch.compile(lambda x: (x + 1).sin() * x, fullgraph=True, dynamic=False)
-        with torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), torch.compiler.config.patch(force_disable_caches=True):
+            # torch says that caches are off.
+            warnings.simplefilter("ignore")
             probe(torch.ones(1024, device=device))
     except Exception as error:
         # torch has many classes for a missing compiler; whatever stops the probe stops the encoder.

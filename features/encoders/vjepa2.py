@@ -21,7 +21,6 @@ from features.encoders._checkpoint import find_checkpoint
 from features.encoders._vjepa2_compile import Compile, LayerRunner
 from features.encoders._vjepa2_rope import RopeTables
 from features.encoders._vjepa2_weights import build_encoder, read_architecture, read_tensors
-from features.preprocess import normalise
 from features.schema import EncoderSpec, Positions, Record
 from features.tensor_digest import tensor_digest
 from vjepa_loc.errors import ConfigError
@@ -88,6 +87,10 @@ class Encoder:
             architecture.head_dim, architecture.crop_px // architecture.patch_px, config.positions, self.device
         )
         self._runner = LayerRunner(config.compile, self.device)
+        # As `features.preprocess.normalise`, from tensors that are on the device already: copying them for every batch would
+        # make the host wait until a GPU has done all its work.
+        self._mean_3 = torch.tensor(self.spec.mean, device=self.device) * 255.0
+        self._std_3 = torch.tensor(self.spec.std, device=self.device) * 255.0
 
     @torch.no_grad()
     def encode(self, frames_BTHWC3: torch.Tensor) -> torch.Tensor:
@@ -108,7 +111,7 @@ class Encoder:
     def _encode(self, frames_BTHWC3: torch.Tensor) -> torch.Tensor:
         num_frames, height, width = frames_BTHWC3.shape[1:4]
         spec = self.spec
-        pixels = normalise(frames_BTHWC3.to(self.device, non_blocking=True), spec.mean, spec.std)
+        pixels = (frames_BTHWC3.to(self.device, non_blocking=True).float() - self._mean_3) / self._std_3
         table = self._tables.table(num_frames // spec.tubelet, height // spec.patch_px, width // spec.patch_px)
         with self._attention():
             return self._encoder(pixels, table, self._runner.of(is_full_clip=num_frames == spec.clip_frames))
