@@ -25,7 +25,7 @@ def resize_uint8(
 ) -> torch.Tensor:
     """Displayed frames in the encoder's input size: antialiased bilinear, then cropped, or padded with `LETTERBOX_RGB`.
 
-    Takes uint8 (n, H, W, 3) and returns a contiguous uint8 CPU tensor (n, h, w, 3): `out_nhw3`, which is written into, or a new one.
+    Takes uint8 (n, H, W, 3) and returns a contiguous uint8 CPU tensor (n, h, w, 3): `out_nhw3`, which is filled, or a new one.
     Raises ValueError where the frames do not have the size that `space_grid` was built for, or `out_nhw3` is no such tensor.
     """
     frames_nHW3 = torch.as_tensor(frames_nHW3)
