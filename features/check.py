@@ -18,8 +18,8 @@ DEADLINE_S = 60.0
 class VideoCheck:
     """What was found. `problem` is None for a video that can be used; the numbers are None where it cannot be decoded.
 
-    `num_errors` counts what decoding skipped, `damage` is the first of its messages. `faults` are all that is wrong with a video
-    that can be used all the same, `oddities` are no faults. `left_out` is why a file was not decoded, which is nothing against it.
+    `num_errors` counts what decoding skipped, `damage` is the first of its messages. `faults` are all that is wrong with a
+    video that can be used all the same, `oddities` are no faults. `left_out`: why a file was not decoded, nothing against it.
     """
 
     path: Path | None
@@ -68,7 +68,7 @@ class VideoCheck:
 
 @dataclass(frozen=True)
 class Probe:
-    """What formats ask of a video: displayed pixels, frames per second (None where the source states none), frames that decode."""
+    """What formats ask of a video: displayed pixels, frames per second (None where it states none), frames that decode."""
 
     width: int
     height: int
@@ -112,7 +112,8 @@ def check_videos(
     from features.check_files import files_of_dataset
     from features.check_run import CheckOptions, check_files
 
-    return check_files(files_of_dataset(list(videos)), CheckOptions(deadline_s=deadline_s, jobs=jobs), lambda number, num_all: on_video(number))
+    files, options = files_of_dataset(list(videos)), CheckOptions(deadline_s=deadline_s, jobs=jobs)
+    return check_files(files, options, lambda number, num_all: on_video(number))
 
 
 def probe_for_formats(file: Path) -> Probe:

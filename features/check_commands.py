@@ -18,8 +18,8 @@ def check_videos(
         Optional[list[Path]],
         typer.Argument(metavar="[PATHS]...", help="Files, and folders with all below them; default: the dataset's videos."),
     ] = None,
-    csv: Annotated[Optional[Path], typer.Option("--csv", help="Write a row per file, docs/check-videos.md.", show_default=False)] = None,
-    jobs: Annotated[Optional[int], typer.Option("--jobs", help="Decoding processes at once; default: the cores.", show_default=False)] = None,
+    csv: Annotated[Optional[Path], typer.Option(help="Write a row per file, as docs/check-videos.md says.", show_default=False)] = None,
+    jobs: Annotated[Optional[int], typer.Option(help="Decoding processes at once; default: the cores.", show_default=False)] = None,
     quarantine: Annotated[
         Optional[Path],
         typer.Option(
@@ -28,7 +28,8 @@ def check_videos(
         ),
     ] = None,
     remux: Annotated[
-        bool, typer.Option("--remux", help="Copy packets of files that are not right into a new container; kept beside where that is better.")
+        bool,
+        typer.Option("--remux", help="Copy packets of files that are not right into a new container; keep it beside if better."),
     ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Put such a copy into the file's place; needs --remux and --quarantine.")
@@ -92,4 +93,6 @@ def _check_apart(paths: list[Path], quarantine: Path | None) -> None:
     inside = Path(os.path.realpath(quarantine))
     for path in paths:
         if Path(os.path.realpath(path)).is_relative_to(inside):
-            raise ConfigError(f"--quarantine {quarantine}: expected a folder beside or below what is checked, but {path} lies in it")
+            raise ConfigError(
+                f"--quarantine {quarantine}: expected a folder beside or below what is checked, but {path} lies in it"
+            )

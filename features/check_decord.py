@@ -1,7 +1,7 @@
 """decord as a witness: an independent build of FFmpeg with its own way of reading, asked for every pixel of every frame.
 
-It is asked also where it is known not to be exact (`DecordReader` refuses those files), so that what it does there is seen; such a
-difference is marked as known. First its frames are hashed as fast as they come, because decord decodes ahead without limit and
+It is asked also where it is known not to be exact (`DecordReader` refuses those files), so that what it does there is seen;
+such a difference is marked as known. First its frames are hashed as fast as they come, because decord decodes ahead without limit and
 keeps what nobody has taken; only where a hash differs are both decoders run side by side to measure how much.
 """
 

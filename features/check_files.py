@@ -21,11 +21,13 @@ NOT_VIDEO = {
     "sound": "mp3 wav flac aac m4a ogg oga opus wma aif aiff",
     "a document": "pdf doc docx ppt pptx xls xlsx odt ods odp tex",
     "an archive": "zip tar gz tgz bz2 xz 7z rar zst",
-    "a program": "py sh c h cpp js ts-lock ipynb pyc so dll exe bat m",
-    "data": "npy npz pt pth ckpt safetensors h5 hdf5 pkl parquet db sqlite mat bib lock md5 sha256 sha1 torrent part-info",
+    "a program": "py sh c h cpp js ipynb pyc so dll exe bat m",
+    "data": "npy npz pt pth ckpt safetensors h5 hdf5 pkl parquet db sqlite mat bib lock md5 sha256 sha1 torrent",
 }
 KIND_OF_SUFFIX = {f".{suffix}": kind for kind, suffixes in NOT_VIDEO.items() for suffix in suffixes.split()}
-NOT_VIDEO_NAMES = frozenset({"license", "licence", "readme", "makefile", "thumbs.db", ".ds_store", ".gitignore", ".gitattributes", "desktop.ini"})
+NOT_VIDEO_NAMES = frozenset({
+    "license", "licence", "readme", "makefile", "thumbs.db", ".ds_store", ".gitignore", ".gitattributes", "desktop.ini"
+})
 SPECIAL = {
     stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device",
 }
@@ -60,7 +62,7 @@ def files_of_dataset(videos: Sequence[Video]) -> list[FileToCheck]:
 
 
 def find_files(paths: Sequence[Path], leave: Sequence[Path] = ()) -> list[FileToCheck]:
-    """The files of `paths`, in their order and sorted in folders, each path once; what lies in the folders `leave` is not looked at.
+    """The files of `paths`, in their order and sorted in folders, each path once; the folders `leave` are not looked at.
 
     Links to folders are followed, each folder once. Raises MissingFileError for a path that is not there, and ConfigError where
     there is no file at all.

@@ -32,7 +32,7 @@ def oddities_of(path: Path, info: VideoInfo, alive: Callable[[], object]) -> tup
 
 
 def _has_edit_list(container: InputContainer, path: Path, alive: Callable[[], object]) -> bool:
-    """Whether frames are cut away or shown later than at 0; the usual one, which undoes the delay of reordering, does not count."""
+    """Whether frames are cut away or shown later than at 0; the usual one, which undoes the delay of reordering, is none."""
     stream = choose_stream(container, path)
     if stream.start_time:
         return True

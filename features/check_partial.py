@@ -1,4 +1,4 @@
-"""Unfinished files: written beside the place they are for, under a name that the next run knows, held by a lock while a run is alive."""
+"""Unfinished files: written beside the place they are for, under a name that the next run knows, locked while a run is alive."""
 
 import contextlib
 import fcntl
@@ -62,7 +62,7 @@ def remove_stale(partial: Path) -> bool:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes UTF-8 `text` under `path`, durably and in one step; of a link the file behind it. What a kill leaves, the next call uses.
+    """Writes UTF-8 `text` under `path`, durably and in one step; of a link the file behind it.
 
     Raises OSError, and VideoError where another run writes it.
     """

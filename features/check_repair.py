@@ -1,7 +1,7 @@
 """Repairing a video by copying its packets into a new container, judged by decoding the copy.
 
-A copy is better only if it gives every frame that the file gives, bit for bit where that had no error, at the same times unless
-those were wrong, and has less that is wrong. A stream copy mends an index, a header, times and edit lists. It cannot mend packets.
+A copy is better only if it gives every frame that the file gives, bit for bit where that had no error, at the same times
+unless those were wrong, and has less that is wrong. A stream copy mends an index, a header, times and edit lists, not packets.
 """
 
 import os
@@ -48,7 +48,8 @@ def faults_of(looked: Looked | None) -> list[str]:
 
 
 def repair(
-    child: KillableChild, path: Path, before: Looked | None, state: FileState, nominal_fps: float | None, replace: Quarantine | None
+    child: KillableChild, path: Path, before: Looked | None, state: FileState, nominal_fps: float | None,
+    replace: Quarantine | None,
 ) -> Repair:
     """Writes a better copy of `path` if there is one: beside it, or into its place with the original in `replace`.
 
@@ -63,7 +64,8 @@ def repair(
 
 
 def _repair(
-    child: KillableChild, path: Path, before: Looked | None, state: FileState, nominal_fps: float | None, replace: Quarantine | None
+    child: KillableChild, path: Path, before: Looked | None, state: FileState, nominal_fps: float | None,
+    replace: Quarantine | None,
 ) -> Repair:
     muxer, suffix = _muxer_of(path, before)
     in_place = replace is not None and suffix == path.suffix
@@ -73,10 +75,9 @@ def _repair(
     reasons = []
     with partial_file(target, path) as partial:
         for retimed in _plans(before):
+            times = (before.frame_time_s, _even_rate(before)) if retimed else (None, None)
             try:
-                remuxed: Remuxed = child.ask(path, Remux(
-                    str(path), str(partial), muxer, before.frame_time_s if retimed else None, _even_rate(before) if retimed else None,
-                ))
+                remuxed: Remuxed = child.ask(path, Remux(str(path), str(partial), muxer, *times))
                 after: Looked = child.ask(path, Look(str(partial), nominal_fps, digests=True))
             except (VideoError, DecodeTimeoutError) as error:
                 reasons.append(str(error).removeprefix(f"{path}: ").removeprefix(f"{partial}: "))
@@ -91,8 +92,8 @@ def _repair(
 
 
 def _install(
-    path: Path, target: Path, partial: Path, before: Looked | None, after: Looked, state: FileState, quarantine: Quarantine | None,
-    remuxed: Remuxed, retimed: bool,
+    path: Path, target: Path, partial: Path, before: Looked | None, after: Looked, state: FileState,
+    quarantine: Quarantine | None, remuxed: Remuxed, retimed: bool,
 ) -> Repair:
     what = "packets copied into a new container" + (" with new times" if retimed else "")
     mended = "; ".join([*faults_of(before), *(before.oddities if before else ())])
@@ -104,7 +105,8 @@ def _install(
         if not publish(partial, target):
             return Repair(f"not repaired: {target.name} appeared meanwhile")
         return Repair(f"{what}: {target.name} beside it{left}")
-    reason = {"reason": f"replaced by a repaired copy: {what}", "was_wrong": mended, "sha256": before.source.sha256 if before else None}
+    digest = before.source.sha256 if before else None
+    reason = {"reason": f"replaced by a repaired copy: {what}", "was_wrong": mended, "sha256": digest}
     place = replace_with(partial, path, state, quarantine, reason)
     return Repair(f"replaced: {what}; was: {mended}; original: {place}", after)
 
@@ -142,7 +144,7 @@ def _plans(before: Looked | None) -> list[bool]:
 
 
 def _even_rate(before: Looked) -> Fraction | None:
-    """The rate at which frames are shown where nearly all are evenly spaced, so that the others' times are the fault; else None."""
+    """The rate of the frames where nearly all are evenly spaced, so that the others' times are the fault; else None."""
     if before.info.fps_nominal or before.num_frames < MIN_PACKET_TIMES:
         return before.info.fps
     period_s = float(1 / before.info.fps)
@@ -159,7 +161,7 @@ def why_not_better(before: Looked | None, after: Looked) -> str | None:
         return f"the copy gives {after.num_frames} frames, the file {before.num_frames}"
     if before.damage is None and after.digests != before.digests:
         return f"the copy gives other frames: {after.num_frames}, the file {before.num_frames}"
-    if (after.info.width, after.info.height, after.info.rotation) != (before.info.width, before.info.height, before.info.rotation):
+    if any(getattr(after.info, name) != getattr(before.info, name) for name in ("width", "height", "rotation")):
         return "the copy is turned or has another size"
     if not before.times_made_up:
         apart_s = np.abs(after.frame_time_s[: before.num_frames] - before.frame_time_s)

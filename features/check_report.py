@@ -15,8 +15,8 @@ from rich.text import Text
 from features.check import VideoCheck
 
 COLUMNS = (
-    "path", "ok", "frames", "fps", "rate", "width", "height", "rotation", "codec", "duration_s", "decoding_errors", "wrong", "done",
-    "container", "remarks", "cross_check", "hashes", "id",
+    "path", "ok", "frames", "fps", "rate", "width", "height", "rotation", "codec", "duration_s", "decoding_errors", "wrong",
+    "done", "container", "remarks", "cross_check", "hashes", "id",
 )
 # A larger table is not looked over: then only what is wrong is printed.
 MOST_ROWS = 60
@@ -39,8 +39,8 @@ def row_of(check: VideoCheck) -> dict[str, str | int | float | bool | None]:
     rate = None if check.variable_rate is None else "variable" if check.variable_rate else "constant"
     testimony, remarks = check.testimony, [*filter(None, [check.left_out]), *check.oddities]
     values = (
-        None if check.path is None else plain(str(check.path)), check.ok, check.num_frames, check.fps, rate, check.width, check.height,
-        check.rotation, check.codec, check.duration_s, check.num_errors, plain(check.wrong), plain(check.done), check.container,
+        None if check.path is None else plain(str(check.path)), check.ok, check.num_frames, check.fps, rate, check.width,
+        check.height, check.rotation, check.codec, check.duration_s, check.num_errors, plain(check.wrong), plain(check.done), check.container,
         plain("; ".join(remarks)), None if testimony is None else plain(str(testimony)),
         None if check.hash_file is None else plain(str(check.hash_file)), check.id,
     )
@@ -107,7 +107,8 @@ def _table(checks: Sequence[VideoCheck], folder: Path | None) -> Table:
         size = None if check.width is None else f"{check.width}x{check.height}{turn}"
         fps = None if check.fps is None else f"{check.fps.removesuffix(' (assumed)')}{' var' if check.variable_rate else ''}"
         seconds = None if check.duration_s is None else f"{check.duration_s:.2f}"
-        cells = [_name(check, folder), "yes" if check.ok else "NO", check.num_frames, fps, size, check.codec, seconds, check.num_errors]
+        ok = "yes" if check.ok else "NO"
+        cells = [_name(check, folder), ok, check.num_frames, fps, size, check.codec, seconds, check.num_errors]
         if asked:
             cells.append(None if check.testimony is None else _short(check))
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))

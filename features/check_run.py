@@ -129,7 +129,8 @@ def check_file(child: KillableChild, file: FileToCheck, options: CheckOptions) -
     video_id, path = file.stated.id if file.stated else None, file.path
     if file.stale and options.remux and not file.through_link:
         gone = remove_stale(path)
-        return VideoCheck(path, None, video_id, left_out=file.left_out, done="removed" if gone else "another check-videos is at work on it")
+        done = "removed" if gone else "another check-videos is at work on it"
+        return VideoCheck(path, None, video_id, left_out=file.left_out, done=done)
     if file.fault or file.left_out:
         return VideoCheck(path, file.fault, video_id, left_out=file.left_out)
     absolute = path.absolute()
@@ -150,8 +151,8 @@ def check_file(child: KillableChild, file: FileToCheck, options: CheckOptions) -
             done.append(f"not repaired: {_LINK}")
         else:
             repaired = repair(child, absolute, looked, state, nominal_fps, options.quarantine if options.replace else None)
-            useless = looked is None and repaired.done.startswith("not repaired") and without_path(problem, absolute) in repaired.done
-            done.append("not repaired: there is nothing to copy" if useless else repaired.done)
+            useless = repaired.done.startswith("not repaired") and looked is None and without_path(problem, absolute)
+            done.append("not repaired: there is nothing to copy" if useless and useless in repaired.done else repaired.done)
             looked = repaired.looked or looked
             # With a whole copy beside it, the file is left for a person to compare.
             hopeless = hopeless and repaired.done.startswith("not repaired")

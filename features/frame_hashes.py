@@ -4,7 +4,7 @@ The layout is that of FFmpeg's `framehash` (version 2), so that for a video with
 
     ffmpeg -i FILE -map 0:v:0 -fps_mode passthrough -pix_fmt rgb24 -f framehash -hash sha256 -
 
-prints the same hashes; times are in microseconds from the first frame. Two files hold the same pictures where their last columns agree.
+prints the same hashes; times are in microseconds from the first frame. Files whose last columns agree hold the same pictures.
 """
 
 import hashlib

@@ -32,7 +32,7 @@ class Stopped(Exception):
 
 
 class KillableChild:
-    """See the module's docstring. `deadline_s` is the longest time without progress. A context manager; `close` ends the child."""
+    """See the module's docstring. `deadline_s` is the longest time without progress. A context manager, which ends the child."""
 
     def __init__(self, module: str, deadline_s: float):
         if not deadline_s > 0:
@@ -58,7 +58,7 @@ class KillableChild:
     def ask(self, path: str | Path, request: object) -> object:
         """The answer to `request`, which is about the file `path`.
 
-        Raises the error of a Failure, DecoderDiedError where the child died of it, and DecodeTimeoutError where it made no progress;
+        Raises the error of a Failure, DecoderDiedError where the child died of it, DecodeTimeoutError where it made no progress;
         the next request finds a child that works either way.
         """
         try:
@@ -128,7 +128,9 @@ class KillableChild:
     def _receive(self, path: str | Path, deadline_s: float) -> object:
         try:
             if not self._connection.poll(deadline_s):
-                raise DecodeTimeoutError(f"{path}: the decoder made no progress for {deadline_s:g} s and was stopped; look at the file")
+                raise DecodeTimeoutError(
+                    f"{path}: the decoder made no progress for {deadline_s:g} s and was stopped; look at the file"
+                )
             return self._connection.recv()
         except (EOFError, ConnectionError):
             raise self._death(path) from None

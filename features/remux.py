@@ -81,7 +81,7 @@ def _packet_ticks(path: Path, frame_time_s: np.ndarray, fps: Fraction | None, al
         packet_of_frame += [picture.opaque for picture in stream.codec_context.decode(None)]
     if sorted(packet_of_frame, key=str) != sorted(range(num_packets), key=str) or num_packets != len(frame_time_s):
         raise VideoError(
-            f"{path}: its {num_packets} packets give {len(packet_of_frame)} frames, so that it is unknown which packet has which time"
+            f"{path}: its {num_packets} packets give {len(packet_of_frame)} frames, so it is unknown which packet has which time"
         )
     ticks = np.arange(num_packets) if fps else np.round(frame_time_s / float(FINE_TICK)).astype(np.int64)
     presented = np.empty(num_packets, np.int64)
