@@ -1,10 +1,10 @@
 """What an encoder costs in floating-point operations, and how fast a GPU that is not here would encode: derived, not measured.
 
-Operations of a vision transformer with L layers, C channels, M channels in its MLP and N tokens per clip, a multiplication
-and an addition counted as two:
+A vision transformer with C channels and N tokens per clip, a multiplication and an addition counted as two. For L layers in
+which every token sees n tokens (all of its clip, those of its frame, or those at its place) and M channels are in the MLP:
 
     linear      L * N * (8 C^2 + 4 C M)        query, key, value and output; the two of the MLP
-    attention   L * 4 N * n * C                n tokens that each token sees: N, or those of its frame
+    attention   L * 4 N * n * C
     patches     2 * N * C * (3 tubelet patch^2)
 
 The measured rates of bf16 matrix products, and the share of them that a compiled encoder can be expected to reach, are those
@@ -14,44 +14,51 @@ of the project's measurements (H200: 790 TFLOP/s measured; 36 to 44 of 68 clips 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from features.schema import EncoderSpec, Record
 from vjepa_loc.errors import ConfigError, nearest_name
 
-Attention = Literal["joint", "frame", "divided"]
+Sees = Literal["clip", "frame", "place"]
 
 # TFLOP/s of bf16 matrix products: that of the H200 was measured, the others follow from their expected clips per second.
 MATMUL_TFLOPS = {"h200": 790.0, "h100": 694.0, "a100": 255.0, "rtx4090": 150.0}
 EXPECTED_SHARE = 36 / 68, 44 / 68
 
+_BY_FRAME = ("dinov3",)
+
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Which tokens see each other; encoders that are not here see all of their clip.
-_ATTENTION: dict[str, Attention] = {"dinov3": "frame", "timesformer": "divided"}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """`number` layers alike."""
+
+    number: int
+    mlp_channels: int
+    sees: Sees = "clip"
 
 
 @dataclass(frozen=True)
 class Transformer:
     """The shape of an encoder."""
 
-    layers: int
     channels: int
-    mlp_channels: int
-    attention: Attention = "joint"
+    layers: tuple[Layers, ...]
 
     def flops(self, num_steps: int, grid_HW: tuple[int, int], tubelet: int, patch_px: int) -> float:
-        """Of one clip of `num_steps` steps of H x W cells."""
-        per_step = grid_HW[0] * grid_HW[1]
+        """Of one clip of `num_steps` steps of H x W cells; the few tokens beside the cells are not counted."""
+        per_step, c = grid_HW[0] * grid_HW[1], self.channels
         num_tokens = num_steps * per_step
-        c, layers = self.channels, self.layers
-        seen = {"joint": num_tokens, "frame": per_step, "divided": per_step + num_steps}[self.attention]
-        # Divided attention projects to query, key, value and output twice: for space and for time.
-        projections = 16 * c * c if self.attention == "divided" else 8 * c * c
-        linear = layers * num_tokens * (projections + 4 * c * self.mlp_channels)
-        return linear + layers * 4.0 * num_tokens * seen * c + 2.0 * num_tokens * c * 3 * tubelet * patch_px**2
+        seen = {"clip": num_tokens, "frame": per_step, "place": num_steps}
+        total = 2.0 * num_tokens * c * 3 * tubelet * patch_px**2
+        for alike in self.layers:
+            total += alike.number * num_tokens * (8.0 * c * c + 4.0 * c * alike.mlp_channels + 4.0 * seen[alike.sees] * c)
+        return total
 
 
-_VIT_L, _VIT_H, _VIT_G = Transformer(24, 1024, 4096), Transformer(32, 1280, 5120), Transformer(40, 1408, 6144)
+_VIT_L, _VIT_H = Transformer(1024, (Layers(24, 4096),)), Transformer(1280, (Layers(32, 5120),))
+_VIT_G = Transformer(1408, (Layers(40, 6144),))
 # Published checkpoints (arXiv 2506.09985): shape, frames of a clip, pixels. Their estimate needs no weights.
 PUBLISHED: dict[str, tuple[Transformer, int, int]] = {
     "facebook/vjepa2-vitl-fpc64-256": (_VIT_L, 64, 256),
@@ -99,15 +106,26 @@ def transformer_of(name: str, config: Record) -> Transformer | None:
     folder = Path(weights).expanduser()
     file = folder / "config.json" if folder.is_dir() else _in_hub_cache(config, "config.json")
     try:
-        values = json.loads(Path(file).read_text())
-        channels, layers = values["hidden_size"], values["num_hidden_layers"]
-        mlp = values.get("intermediate_size") or round(values.get("mlp_ratio", 4.0) * channels)
+        return _shape_of(name, json.loads(Path(file).read_text()))
     except (OSError, TypeError, ValueError, KeyError):
         raise ConfigError(
-            f"--gpu: the shape of encoder {name} with weights {weights} is not known: expected a checkpoint with hidden_size and "
-            f"num_hidden_layers in its config.json, or one of {', '.join(PUBLISHED)}; leave --gpu out to measure it here"
+            f"--gpu: the shape of encoder {name} with weights {weights} is not known: expected a checkpoint on this machine whose config.json "
+            f"has hidden_size and the number of layers, or one of {', '.join(PUBLISHED)}; leave --gpu out to measure it here"
         ) from None
-    return Transformer(layers, channels, mlp, _ATTENTION.get(name, "joint"))
+
+
+def _shape_of(name: str, values: dict[str, Any]) -> Transformer:
+    """From the config.json of transformers. Raises KeyError where it says something else."""
+    values = values.get("vision_config") or values
+    channels = values["hidden_size"]
+    mlp = values.get("intermediate_size") or round(values.get("mlp_ratio", 4.0) * channels)
+    if name == "videoprism":
+        return Transformer(channels, (Layers(values["num_spatial_layers"], mlp, "frame"), Layers(values["num_temporal_layers"], mlp, "place")))
+    number = values["num_hidden_layers"]
+    if name == "timesformer" and values.get("attention_type", "divided_space_time") == "divided_space_time":
+        # Over time first, without an MLP but with one projection more, as of half the channels.
+        return Transformer(channels, (Layers(number, channels // 2, "place"), Layers(number, mlp, "frame")))
+    return Transformer(channels, (Layers(number, mlp, "frame" if name in _BY_FRAME else "clip"),))
 
 
 def matmul_tflops(gpu: str) -> float:

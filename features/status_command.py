@@ -24,24 +24,30 @@ SHORTEST_WATCH_S = 0.5
 
 def status(store: StorePath = None, dataset: DatasetOption = None, json_output: JsonOption = False, watch: WatchOption = None) -> None:
     """How far an extraction is: videos done, in hand, failed and why, clips per second, time left, per worker."""
+    if watch is not None and not watch >= SHORTEST_WATCH_S:
+        raise ConfigError(f"--watch: expected at least {SHORTEST_WATCH_S:g} seconds, got {watch:g}")
+    try:
+        _status(store, dataset, json_output, watch)
+    except KeyboardInterrupt:
+        if watch is None:
+            raise
+        # That is how watching ends, also where it has not begun.
+        return
+
+
+def _status(store: str | None, dataset: str | None, json_output: bool, watch: float | None) -> None:
     from features.extract_settings import store_path
     from features.status import store_status
     from vjepa_loc.dataset import read_dataset
 
-    if watch is not None and not watch >= SHORTEST_WATCH_S:
-        raise ConfigError(f"--watch: expected at least {SHORTEST_WATCH_S:g} seconds, got {watch:g}")
     workspace = read_workspace(Path())
     path, file = store_path(workspace, store), workspace.dataset_path(dataset)
     # A store can be looked at without its dataset; one that was asked for has to be there.
     videos = read_dataset(file) if dataset is not None or (store is None and file.exists()) else None
     if watch is None:
         _print(store_status(path, videos), json_output)
-        return
-    try:
+    else:
         _watch(path, videos, json_output, watch)
-    except KeyboardInterrupt:
-        # That is how watching ends.
-        return
 
 
 def _watch(path: str, videos: "Dataset | None", json_output: bool, every_s: float) -> None:
