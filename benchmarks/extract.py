@@ -54,17 +54,19 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[list[Row], dict]
     from extract_memory import measure_memory
     from extract_whole import measure_plain, measure_whole
 
-    rows, tables = [], {}
+    rows: list[Row] = []
+    tables = {}
     for group in (group for group in GROUPS if group in options.only):
         progress(group)
         if group == "plain":
-            rows += measure_plain(folder, options.videos, options.rounds, options.quick)
+            more = measure_plain(folder, options.videos, options.rounds, options.quick)
         elif group == "memory":
-            rows += measure_memory(folder, options.videos, options.quick)
+            more = measure_memory(folder, options.videos, options.quick)
         else:
-            more, table = measure_whole(group, folder, options.videos, options.rounds, options.quick)
-            rows += more
-            tables[group] = table
+            more, tables[group] = measure_whole(group, folder, options.videos, options.rounds, options.quick)
+        # A run that is broken off later has at least said this.
+        progress("\n".join(" | ".join(row.cells()) for row in more))
+        rows += more
     return rows, tables
 
 
