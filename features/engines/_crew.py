@@ -4,6 +4,7 @@ An engine gives a `Crew` the means to start a worker, and tells it what it hears
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Crew:
 
     def __init__(
         self, job: ExtractJob, num_workers: int, start: Callable[[int], Worker], on_progress: Callable[[Progress], object],
+        stop: threading.Event | None = None,
     ):
         self._job = job
         self._notes = _check_store(job)
@@ -56,8 +58,15 @@ class Crew:
         self._start = start
         self._on_progress = on_progress
         self._times = StageTimes()
-        self.stopping = False
+        # A scheduler tells the command and its workers at once: who is told here too has not been lost.
+        self._stop = stop
+        self._is_over = False
         self.members = [Member(f"worker {index}", start(index)) for index in range(num_workers)]
+
+    @property
+    def stopping(self) -> bool:
+        """No video is handed out any more."""
+        return self._is_over or self._stop is not None and self._stop.is_set()
 
     @property
     def running(self) -> list[Member]:
@@ -114,14 +123,16 @@ class Crew:
         else:
             what, member.ended = "not started again", True
         if self.stopping:
+            for video_id in again:
+                yield from self._answered(Outcome(video_id, "dropped", f"its worker ended: {how}"))
             return
         say(f"{member.name} was lost: {how}; to be done again: {_list(again)}; {what}")
         self._check_somebody_is_left(how)
         self._serve()
 
     def stop(self) -> None:
-        """No video is handed out any more."""
-        self.stopping = True
+        """From now on no video is handed out."""
+        self._is_over = True
         self._serve()
 
     def _take_back(self, member: Member, how: str) -> Iterator[Outcome]:

@@ -42,14 +42,14 @@ def run(
     where workers are lost again and again; `ConfigError` for a number of workers below 1.
     """
     shares = worker_recipes(job.settings.recipe, workers, num_gpus())
-    crew = Crew(job, len(shares), lambda index: _Child(job.for_worker(**shares[index])), on_progress)
-    return crew.report(_run(crew, job, stop))
+    crew = Crew(job, len(shares), lambda index: _Child(job.for_worker(**shares[index])), on_progress, stop)
+    return crew.report(_run(crew, job))
 
 
-def _run(crew: Crew, job: ExtractJob, stop: threading.Event | None) -> Iterator[Outcome]:
+def _run(crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     finished = False
     try:
-        while crew.running and not (stop is not None and stop.is_set()):
+        while crew.running and not crew.stopping:
             yield from _hear_all(crew)
         yield from _wind_up(crew, job)
         finished = True
@@ -73,6 +73,9 @@ def _wind_up(crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     deadline_s = time.monotonic() + grace_s(job.settings.recipe)
     while crew.running and time.monotonic() < deadline_s:
         yield from _hear_all(crew)
+    for member in crew.running:
+        member.worker.kill()
+        yield from crew.lose(member, "it did not end in time")
 
 
 def _hear_all(crew: Crew) -> Iterator[Outcome]:
@@ -128,8 +131,13 @@ class _Child:
         if self._process.poll() is None:
             self._process.terminate()
 
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
-        """Ends the process, however busy it is."""
+        """Waits a little for the end of the process, or ends it."""
         self.connection.close()
         if self._process.poll() is None:
             try:

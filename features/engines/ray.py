@@ -52,14 +52,14 @@ def run(
         number, needs = _resources(ray, workers)
         told = job.for_worker(**cores_of_worker(job.settings.recipe, needs["num_cpus"]))
         actor = ray.remote(_Actor).options(max_concurrency=3, max_restarts=0, scheduling_strategy="SPREAD", **needs)
-        crew = Crew(job, number, lambda index: _Remote(ray, actor, told), on_progress)
-        return crew.report(_run(ray, crew, job, stop))
+        crew = Crew(job, number, lambda index: _Remote(ray, actor, told), on_progress, stop)
+        return crew.report(_run(ray, crew, job))
 
 
-def _run(ray: Any, crew: Crew, job: ExtractJob, stop: threading.Event | None) -> Iterator[Outcome]:
+def _run(ray: Any, crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     finished, start_s, was_told = False, time.monotonic(), False
     try:
-        while crew.running and not (stop is not None and stop.is_set()):
+        while crew.running and not crew.stopping:
             yield from _hear_all(ray, crew)
             if not was_told and time.monotonic() - start_s > _TELL_AFTER_S:
                 was_told = True
@@ -88,6 +88,9 @@ def _wind_up(ray: Any, crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     deadline_s = time.monotonic() + grace_s(job.settings.recipe)
     while any(member.owner is not None for member in crew.running) and time.monotonic() < deadline_s:
         yield from _hear_all(ray, crew)
+    for member in crew.running:
+        member.worker.close()
+        yield from crew.lose(member, "it did not end in time")
 
 
 def _hear_all(ray: Any, crew: Crew) -> Iterator[Outcome]:
