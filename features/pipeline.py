@@ -170,10 +170,9 @@ class Pipeline:
 
     def _drop_all(self, reason: str) -> None:
         self._agenda.stop()
-        in_hand = self._in_hand()
-        self._drop(in_hand, reason)
-        if in_hand:
-            self._stage.interrupt(Dropped)
+        self._drop(self._in_hand(), reason)
+        # Whoever still encodes now does it for a video that was dropped.
+        self._stage.interrupt(Dropped)
 
     def _tell_ledger(self, event: Progress) -> None:
         ledger = self._store.ledger
@@ -239,6 +238,11 @@ class Pipeline:
         finally:
             job.worker = None
             self._queue.end_producing()
+            with self._changed:
+                is_settled = job not in self._jobs
+            if is_settled and job.failed:
+                # It was opened after it had failed and been closed.
+                job.close()
 
     def _decode(self, job: VideoJob, worker: DecodeWorker) -> None:
         video, assembler = job.video, ClipAssembler(self._rule)
@@ -362,10 +366,11 @@ class Pipeline:
                 del job.encoded[job.num_written]
                 job.num_written += 1
                 self.unreserve(1)
-        job.close()
         with self._changed:
             self._jobs.remove(job)
             self._being_written.remove(job)
+        job.close()
+        with self._changed:
             self.unreserve(len(job.encoded))
             job.encoded.clear()
             times = job.result.times

@@ -1,0 +1,265 @@
+"""Several videos at once: the same bytes whatever the number of workers, and what is lost when something goes wrong."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features import pipeline as pipeline_module
+from features.decode_worker import DecodeWorker
+from features.encoders.tiny import Config, Encoder
+from features.extract import extract_dataset
+from features.outcome import ClipsEncoded, Stopping, VideoRetried, VideoStarted
+from features.recipe import ExtractConfig
+from features.store import open_store
+from vjepa_loc.dataset import Dataset, Video
+from vjepa_loc.errors import DecodeTimeoutError, StoreError
+
+ONE = ExtractConfig(threads=1, decode_workers=1, write_threads=1, deadline_s=30, retry_wait_s=0.01)
+MANY = ExtractConfig(threads=3, decode_workers=3, write_threads=3, deadline_s=30, retry_wait_s=0.01)
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Decoding processes that live as long as the tests: starting one takes longer than most of them."""
+    kept = [DecodeWorker(30) for _ in range(3)]
+    yield kept
+    for worker in kept:
+        worker.close()
+
+
+@pytest.fixture(autouse=True)
+def kept_workers(workers, monkeypatch):
+    class Lent:
+        """One of the kept workers, which `close` leaves alone."""
+
+        taken = 0
+
+        def __init__(self, deadline_s):
+            self._worker = workers[Lent.taken]
+            Lent.taken += 1
+
+        def close(self):
+            Lent.taken -= 1
+
+        def __getattr__(self, name):
+            return getattr(self._worker, name)
+
+    monkeypatch.setattr(pipeline_module, "DecodeWorker", Lent)
+
+
+@pytest.fixture
+def videos(clip) -> Dataset:
+    """Of different lengths: shorter than a clip, exact, one frame, one over."""
+    lengths = {"a": 40, "b": 16, "c": 1, "d": 17, "e": 5, "f": 64, "g": 33}
+    return Dataset((), {name: Video(id=name, file=clip(f"{name}.mp4", num_frames=number)) for name, number in lengths.items()})
+
+
+def assert_same(first: Path, second: Path) -> None:
+    left, right = open_store(first), open_store(second)
+    assert left.video_ids() == right.video_ids() != []
+    for video_id in left.video_ids():
+        ours, theirs = left.video(video_id), right.video(video_id)
+        for name in ("frames", "first_frame_seen", "last_frame_seen", "frame_time_s", "mean", "std"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=f"{video_id} {name}")
+        for ours_codes, theirs_codes in zip(ours.read_codes(), theirs.read_codes(), strict=True):
+            np.testing.assert_array_equal(ours_codes, theirs_codes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"overlap": 0.5}, {"overlap": 0.75, "keep": "earliest"}, {"frame_step": 3}, {"batch_clips": 4}, {"fit": "letterbox", "batch_clips": 2}]
+)
+def test_bytes_do_not_depend_on_the_number_of_workers(videos, tmp_path, tiny, changes):
+    for name, config in {"one": ONE, "many": MANY}.items():
+        report = extract_dataset(videos, tmp_path / name, tiny, config.model_copy(update=changes))
+        assert report.ids("done") == list(videos.videos), report.outcomes
+    assert_same(tmp_path / "one", tmp_path / "many")
+
+
+class Uneven(Encoder):
+    """Answers after a time of its own for every clip, so that clips of one video end in another order than they began."""
+
+    def encode(self, frames_BTHWC3):
+        time.sleep(float(frames_BTHWC3.sum() % 7) / 100)
+        return super().encode(frames_BTHWC3)
+
+
+def test_clips_that_are_encoded_out_of_order_are_written_in_order(videos, tmp_path, tiny):
+    extract_dataset(videos, tmp_path / "one", tiny, ONE)
+    extract_dataset(videos, tmp_path / "many", Uneven(Config()), MANY)
+    assert_same(tmp_path / "one", tmp_path / "many")
+
+
+def test_no_batch_is_larger_than_asked_for_and_most_are_full(videos, tmp_path):
+    sizes = []
+
+    class Watched(Encoder):
+        def encode(self, frames_BTHWC3):
+            sizes.append(tuple(frames_BTHWC3.shape[:2]))
+            return super().encode(frames_BTHWC3)
+
+    extract_dataset(videos, tmp_path / "store", Watched(Config()), ONE.model_copy(update={"batch_clips": 4}))
+    full_length = [size for size, num_frames in sizes if num_frames == 16]
+    assert max(full_length) == 4 and sum(full_length) == 3 + 1 + 2 + 4 + 3
+    assert len(full_length) <= 6, "clips of several videos share a batch"
+    assert sorted(num_frames for _, num_frames in sizes if num_frames != 16) == [2, 6]
+
+
+@pytest.fixture
+def three(clip) -> Dataset:
+    return Dataset((), {name: Video(id=name, file=clip(f"{name}.mp4", num_frames=80)) for name in "abc"})
+
+
+def test_a_decoder_that_dies_is_tried_again_and_then_its_video_is_set_aside(three, clip, tmp_path, tiny, monkeypatch):
+    # Nobody writes into the FIFO: whoever reads it waits until he is killed.
+    os.mkfifo(fifo := tmp_path / "fifo.mp4")
+    lent, events = pipeline_module.DecodeWorker, []
+
+    class Dying(lent):
+        def stream_shared(self, path, *args):
+            if Path(path).stem == "poison":
+                threading.Thread(target=self._kill_soon, daemon=True).start()
+                return self._worker.stream_shared(fifo, *args)
+            return self._worker.stream_shared(path, *args)
+
+        def _kill_soon(self):
+            while self._worker.pid is None:
+                time.sleep(0.05)
+            time.sleep(0.3)
+            self._worker.interrupt()
+
+    monkeypatch.setattr(pipeline_module, "DecodeWorker", Dying)
+    videos = Dataset((), three.videos | {"poison": Video(id="poison", file=clip("poison.mp4", num_frames=4))})
+    config = MANY.model_copy(update={"retries": 1})
+    report = extract_dataset(videos, tmp_path / "store", tiny, config, on_progress=events.append)
+    assert report.ids("done") == ["a", "b", "c"]
+    assert report.failed["poison"].startswith("set aside after 2 attempts: ") and "died with signal SIGKILL" in report.failed["poison"]
+    (again,) = [event for event in events if isinstance(event, VideoRetried)]
+    assert (again.video_id, again.attempt) == ("poison", 1)
+    ledger = [(entry["outcome"], entry.get("attempt")) for entry in open_store(tmp_path / "store").ledger.entries() if entry["id"] == "poison"]
+    assert ledger == [("failed", 1), ("failed", None)]
+
+
+@pytest.mark.parametrize(("times", "status"), [(2, "done"), (3, "failed")])
+def test_what_may_pass_is_tried_again_after_a_while(three, tmp_path, tiny, monkeypatch, times, status):
+    lent = pipeline_module.DecodeWorker
+    failures = []
+
+    class Stalling(lent):
+        def stream_shared(self, path, *args):
+            if Path(path).stem == "b" and len(failures) < times:
+                failures.append(time.monotonic())
+                raise DecodeTimeoutError(f"{path}: the decoder made no progress")
+            return self._worker.stream_shared(path, *args)
+
+    monkeypatch.setattr(pipeline_module, "DecodeWorker", Stalling)
+    report = extract_dataset(three, tmp_path / "store", tiny, MANY.model_copy(update={"retries": 2, "retry_wait_s": 0.1}))
+    assert report.ids(status) == (["a", "b", "c"] if status == "done" else ["b"])
+    assert np.diff(failures)[0] >= 0.1 and (times < 3 or np.diff(failures)[1] >= 0.2)
+    if status == "failed":
+        assert report.failed["b"].startswith("set aside after 3 attempts: ")
+
+
+def test_a_stop_finishes_what_is_decoded_and_drops_the_rest(clip, tmp_path, tiny):
+    # All of the short ones fit into the buffers before the gate, the long one does not: nothing takes its clips.
+    lengths = {"long": 250, "short": 20, "later": 4}
+    videos = Dataset((), {name: Video(id=name, file=clip(f"{name}.mp4", num_frames=number)) for name, number in lengths.items()})
+    stop, gate, events = threading.Event(), threading.Event(), []
+
+    class Gated(Encoder):
+        def encode(self, frames_BTHWC3):
+            if not stop.is_set() and any(isinstance(event, VideoStarted) and event.video_id == "later" for event in events):
+                time.sleep(0.5)
+                stop.set()
+                gate.wait(20)
+            time.sleep(0.05)
+            return super().encode(frames_BTHWC3)
+
+    def listen(event):
+        events.append(event)
+        if isinstance(event, Stopping):
+            gate.set()
+
+    config = MANY.model_copy(update={"decode_workers": 2, "threads": 1})
+    report = extract_dataset(videos, tmp_path / "store", Gated(Config()), config, on_progress=listen, stop=stop)
+    (stopping,) = [event for event in events if isinstance(event, Stopping)]
+    assert stopping.dropping == ("long",) and "later" in stopping.finishing
+    assert report.ids("dropped") == ["long"] and report.ids("done") == ["short", "later"]
+    assert list((tmp_path / "store/staging").iterdir()) == [] and list((tmp_path / "store/claims").iterdir()) == []
+    assert extract_dataset(videos, tmp_path / "store", tiny, MANY).ids("done") == ["long"]
+
+
+def test_what_does_not_end_in_its_grace_is_dropped_too(clip, tmp_path):
+    videos = Dataset((), {"a": Video(id="a", file=clip("a.mp4", num_frames=16))})
+    stop, stopped_s = threading.Event(), []
+
+    class Slow(Encoder):
+        def encode(self, frames_BTHWC3):
+            for _ in range(3000):
+                time.sleep(0.01)
+                if not stopped_s:
+                    # The only clip is given out when the video has ended.
+                    stopped_s.append(time.monotonic())
+                    threading.Timer(0.3, stop.set).start()
+            return super().encode(frames_BTHWC3)
+
+    report = extract_dataset(videos, tmp_path / "store", Slow(Config()), ONE.model_copy(update={"stop_grace_s": 0.3}), stop=stop)
+    assert time.monotonic() - stopped_s[0] < 15, "an encoder that is at work is left at its next line"
+    assert report.ids("dropped") == ["a"] and "0.3 s" in report.outcomes[0].reason
+
+
+def test_a_listener_that_raises_ends_the_run_and_leaves_nothing_behind(three, tmp_path, tiny):
+    def listen(event):
+        if isinstance(event, ClipsEncoded):
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        extract_dataset(three, tmp_path / "store", tiny, MANY, on_progress=listen)
+    assert list((tmp_path / "store/staging").iterdir()) == [] and list((tmp_path / "store/claims").iterdir()) == []
+    assert threading.active_count() == before
+
+
+def test_a_disk_that_refuses_stops_every_video(three, tmp_path, tiny, monkeypatch):
+    from features import shards
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards, "write_all", full)
+    with pytest.raises(StoreError, match="no space left"):
+        extract_dataset(three, tmp_path / "store", tiny, MANY)
+    assert open_store(tmp_path / "store").video_ids() == [] and list((tmp_path / "store/claims").iterdir()) == []
+
+
+def test_memory_that_runs_out_in_the_encoder_ends_the_run_with_its_own_words(three, tmp_path):
+    class Greedy(Encoder):
+        def encode(self, frames_BTHWC3):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        extract_dataset(three, tmp_path / "store", Greedy(Config()), MANY)
+    assert list((tmp_path / "store/claims").iterdir()) == []
+
+
+def test_a_video_that_another_process_gives_back_meanwhile_is_done_in_the_end(three, tmp_path, tiny):
+    extract_dataset(Dataset((), {}), tmp_path / "store", tiny, ONE)
+    claim = open_store(tmp_path / "store").claim("a")
+
+    def listen(event):
+        if isinstance(event, VideoStarted) and event.video_id == "c":
+            claim.release()
+
+    report = extract_dataset(three, tmp_path / "store", tiny, ONE, on_progress=listen)
+    assert report.ids("done") == ["a", "b", "c"]
+
+
+def test_the_seconds_of_the_stages_add_up(three, tmp_path, tiny):
+    times = extract_dataset(three, tmp_path / "store", tiny, ONE).times
+    assert min(times.decode_s, times.encode_s, times.write_s) > 0
+    for stage_s in (times.encode_s + times.encode_wait_s + times.encode_blocked_s, times.write_s + times.write_wait_s):
+        assert 0.5 * times.wall_s < stage_s <= 1.01 * times.wall_s
