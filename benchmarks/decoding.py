@@ -120,7 +120,8 @@ def real_clips(folder: Path) -> Iterator[Clip]:
             yield Clip(
                 row["file"].replace("/", "_"), row["file"].partition("/")[0], row["codec"] or "-",
                 lambda path, source=source: path.symlink_to(source), None if count else (),
-                refused=None if count else "VideoError", rotation=int(row["rotation"] or 0), damaged=row["file"] == "decord/corrupted.mp4",
+                refused=None if count else "VideoError", rotation=int(row["rotation"] or 0),
+                damaged=row["file"] == "decord/corrupted.mp4",
             )
 
 

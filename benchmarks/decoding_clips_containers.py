@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.decoding_clip import NUM_FRAMES, Clip, encoded
-from benchmarks.decoding_clips_codecs import B_FRAMES, X264
+from benchmarks.decoding_clips_codecs import B_FRAMES, OPEN_GOP, X264, X265_OPEN
 from benchmarks.decoding_writer import copy_packets, shift_by, write_clip
 
 ONE = 1 << 16
@@ -21,7 +21,7 @@ TURNS: dict[str, tuple[str, Sequence[int], Callable[[np.ndarray], np.ndarray], i
     # The display matrix turns what is coded; what is coded is the upright picture turned the other way.
     "turned_90.mp4": ("turned by 90 degrees", [0, ONE, 0, -ONE, 0, 0, 0, 0, FAR], lambda upright: np.rot90(upright, 1), -90),
     "turned_180.mp4": ("turned by 180 degrees", [-ONE, 0, 0, 0, -ONE, 0, 0, 0, FAR], lambda upright: np.rot90(upright, 2), -180),
-    "turned_270.mov": ("turned by 270 degrees, .mov", [0, -ONE, 0, ONE, 0, 0, 0, 0, FAR], lambda upright: np.rot90(upright, 3), 90),
+    "turned_270.mov": ("turned by 270 degrees", [0, -ONE, 0, ONE, 0, 0, 0, 0, FAR], lambda upright: np.rot90(upright, 3), 90),
     "mirrored.mp4": ("mirrored left to right", [-ONE, 0, 0, 0, ONE, 0, 0, 0, FAR], lambda upright: upright[:, ::-1], 0),
     "upside_down.mp4": ("mirrored top to bottom", [ONE, 0, 0, 0, -ONE, 0, 0, 0, FAR], lambda upright: upright[::-1], 0),
     "transposed.mp4": ("turned and mirrored", [0, ONE, 0, ONE, 0, 0, 0, 0, FAR], lambda upright: upright.swapaxes(0, 1), 90),
@@ -68,6 +68,13 @@ def _times() -> Iterator[Clip]:
         source={"options": X264 | {"bf": "0"}},
     )
     yield copied("edit_list.mov", group, "the same, .mov", range(55, NUM_FRAMES), change=_from_frame(48, 55))
+    for suffix, codec, options in (("mkv", "libx264", OPEN_GOP), ("mp4", "libx265", X265_OPEN), ("ts", "libx265", X265_OPEN)):
+        # Packet 45 is the key picture 48; the pictures before it that follow it in the file lean on a part that is gone.
+        yield copied(
+            f"starts_in_open_gop.{suffix}", group, f"cut at a key frame of an open GOP, {codec[3:]}, .{suffix}",
+            range(48, NUM_FRAMES), change=lambda packet, place: place >= 45, source={"codec": codec, "options": options},
+            source_name=f"source.{suffix}",
+        )
     yield copied("negative_start.mkv", group, "a first time below zero, .mkv", change=shift_by(-3 * PERIOD))
     yield copied(
         "late.mp4", group, "starts 2 s late (empty edit), .mp4", change=shift_by(50 * PERIOD), silent_audio=True

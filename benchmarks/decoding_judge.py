@@ -109,7 +109,8 @@ def _linear(reading: Reading, path: Path, way: str) -> None:
             except av.error.FFmpegError:
                 continue
             for frame in frames:
-                reading.add(frame.to_ndarray(format="rgb24"))
+                # Both count quarter turns against the clock; mirrored files are not read in this way.
+                reading.add(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import av
 
 from features.decoders.pyav_reader import PyavReader, choose_stream, open_container
 from features.decoders.reader import Decoded, VideoReader
+from features.decoders.source import read_error
 from vjepa_loc.errors import ConfigError, VideoError
 
 USE_PYAV = "; use extract.decoder=pyav"
@@ -102,7 +103,7 @@ def _count_packets(path: Path) -> int:
                     raise _refusal(path, "an edit list")
                 num_packets += bool(packet.size)
         except av.error.FFmpegError as error:
-            raise VideoError(f"{path}: damaged ({error.strerror}), decord cannot read a part{USE_PYAV}") from None
+            raise read_error(error, f"{path}: damaged ({error.strerror}), decord cannot read a part{USE_PYAV}") from None
     return num_packets
 
 

@@ -11,6 +11,7 @@ import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from features.decoders.reader import Decoded, VideoInfo, VideoReader
+from features.decoders.source import read_error
 from features.schema import Damage
 from vjepa_loc.errors import VideoError
 from vjepa_loc.image_folder import numbered_images
@@ -65,7 +66,7 @@ class ImageFolderReader(VideoReader):
                     return np.repeat(grey_HW[..., None], 3, axis=-1)
                 return np.array(shown.convert("RGB"))
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise VideoError(f"{folder}: image {file.name} cannot be read ({error}); replace it") from None
+            raise read_error(error, f"{folder}: image {file.name} cannot be read ({error}); replace it") from None
 
     @property
     def damage(self) -> Damage | None:

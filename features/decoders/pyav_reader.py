@@ -22,8 +22,9 @@ from av.video.stream import VideoStream
 from features.decoders.missing_pictures import MissingPictures
 from features.decoders.orientation import Orientation
 from features.decoders.reader import DEFAULT_NOMINAL_FPS, Decoded, VideoInfo, VideoReader
+from features.decoders.source import is_passing, read_error
 from features.decoders.timeline import sane_rate
-from vjepa_loc.errors import VideoError
+from vjepa_loc.errors import VideoError, VideoReadError
 
 # FFmpeg takes any text for the art of terminals, and would draw it.
 TEXT_CONTAINERS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
@@ -37,6 +38,8 @@ def open_container(path: Path) -> InputContainer:
         # Absolute, because FFmpeg takes what stands before a colon for a protocol.
         container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.error.FFmpegError as error:
+        if is_passing(error):
+            raise VideoReadError(f"{path}: cannot be read ({error.strerror}); check the disk or the network") from None
         raise VideoError(
             f"{path}: expected a video, got a file that FFmpeg cannot open ({error.strerror}); it may be cut short or no video"
         ) from None
@@ -103,7 +106,7 @@ def decode_all(
             break
         except av.error.FFmpegError as error:
             if isinstance(error, OSError):
-                raise VideoError(f"cannot be read to its end ({_reason(error)}); check the disk or the network") from None
+                raise read_error(error, f"cannot be read to its end ({_reason(error)}); check the disk or the network") from None
             errors.demuxing(error)
             break
         # Empty packets stand for dropped pictures in AVI; a decoder would take one for the end.
@@ -183,7 +186,7 @@ class PyavReader(VideoReader):
         try:
             return next(self._pictures, None)
         except VideoError as error:
-            raise VideoError(f"{path}: {error}") from None
+            raise type(error)(f"{path}: {error}") from None
 
     def decoded(self) -> Iterator[Decoded]:
         picture: VideoFrame | None = self._first

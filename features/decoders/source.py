@@ -1,30 +1,57 @@
 """The bytes behind a video: what can be said before decoding, and their hash."""
 
+import errno
 import hashlib
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from features.schema import Source
-from vjepa_loc.errors import VideoError
+from vjepa_loc.errors import VideoError, VideoReadError
 
 LFS_HEADER = b"version https://git-lfs"
 READ_BYTES = 1 << 20
+# A disk or a network that does not answer now may answer later.
+PASSING_ERRNOS = frozenset({
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOTCONN, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENETDOWN,
+    errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+})
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether reading failed for a reason that may be gone later; FFmpeg's errors carry the system's number too."""
+    return getattr(error, "errno", None) in PASSING_ERRNOS
+
+
+def read_error(error: Exception, message: str) -> VideoError:
+    """`message` as a VideoReadError, which is tried again, where `error` may pass, else as a VideoError."""
+    return VideoReadError(message) if is_passing(error) else VideoError(message)
 
 
 def check_video_file(path: Path) -> None:
-    """Raises VideoError, one line, for a file that no decoder needs to see: absent, empty, or a Git-LFS pointer."""
+    """Raises VideoError, one line, for what no decoder needs to see: absent, empty, a Git-LFS pointer, or no regular file."""
     try:
-        size = path.stat().st_size
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            # Opening a pipe would wait for its writer for ever.
+            raise VideoError(f"{path}: expected a video file, got {_kind(state.st_mode)}")
+        size = state.st_size
         with path.open("rb") as file:
             head = file.read(len(LFS_HEADER))
     except FileNotFoundError:
         raise VideoError(f"{path}: no such video file; correct the dataset's `file` or put the video there") from None
     except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from None
+        advice = "check the disk or the network" if is_passing(error) else "check the file's permissions"
+        raise read_error(error, f"{path}: cannot be read ({error.strerror}); {advice}") from None
     if head == LFS_HEADER:
         raise VideoError(f"{path}: a Git-LFS pointer of {size} bytes, not a video; run `git lfs pull` where it came from")
     if not head:
         raise VideoError(f"{path}: expected a video, got an empty file (0 bytes); copy it again")
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
 
 
 def file_state(files: Sequence[Path]) -> tuple[int, int]:
@@ -49,5 +76,5 @@ def read_source(path: Path, files: Sequence[Path], on_progress: Callable[[], obj
                     digest.update(chunk)
                     on_progress()
     except OSError as error:
-        raise VideoError(f"{path}: cannot be read again to hash it ({error.strerror})") from None
+        raise read_error(error, f"{path}: cannot be read again to hash it ({error.strerror})") from None
     return Source(name=path.name, size=size, mtime_ns=mtime_ns, sha256=digest.hexdigest())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features.decode import open_video
-from vjepa_loc.errors import VideoError
+from vjepa_loc.errors import VideoError, VideoReadError
 
 
 def damage_bytes(path, seed: int = 0, num_bytes: int = 6) -> None:
@@ -43,6 +43,21 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path, name, content, messag
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(VideoError, match="nowhere.mp4: no such video file"):
         open_video(tmp_path / "nowhere.mp4")
+
+
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(VideoError, match="pipe.mp4: expected a video file, got a pipe"):
+        open_video(tmp_path / "pipe.mp4")
+    with pytest.raises(VideoError, match="/dev/null: expected a video file, got a device"):
+        open_video("/dev/null")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="a file whose reading fails with EIO is at hand on Linux only")
+def test_a_disk_that_does_not_answer_may_answer_later():
+    with pytest.raises(VideoReadError, match="mem: cannot be read .Input/output error.; check the disk or the network") as caught:
+        open_video("/proc/self/mem")
+    assert caught.value.passing
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
