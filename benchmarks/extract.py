@@ -5,7 +5,7 @@
 makes its own videos (720p and other sizes, H.264; kept in `--videos` for the next run), and prints Markdown tables or one JSON
 object. Rounds are interleaved, ratios are taken within a round, and their median counts. The groups: `cheap` and `expensive` and
 `sleeping` are whole extractions with such encoders beside their stages alone; `plain` is the loop that is usually written;
-`memory` is the most that an extraction takes (an hour of video, optional because it takes as long as decoding 270,000 frames).
+`memory` is the most that an extraction takes (an hour of video, optional because it decodes 147,000 frames).
 What each line means is in docs/benchmarks.md. The machine should do nothing else meanwhile. Linux only.
 """
 
