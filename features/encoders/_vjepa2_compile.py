@@ -48,13 +48,13 @@ class LayerRunner:
         """What runs a layer of such a clip."""
         return self._compiled if self.compiled and is_full_clip else run_layer
 
-    def _compiled(self, x_BNC: torch.Tensor, table_4N1P: torch.Tensor, *others) -> torch.Tensor:
+    def _compiled(self, x_BNC: torch.Tensor, table_4NP: torch.Tensor, *others) -> torch.Tensor:
         shape = tuple(x_BNC.shape)
         if shape in self._shapes:
-            return self._run(x_BNC, table_4N1P, *others)
+            return self._run(x_BNC, table_4NP, *others)
         # Two threads that meet a shape at the same time would both compile it.
         with self._lock:
-            result = self._run(x_BNC, table_4N1P, *others)
+            result = self._run(x_BNC, table_4NP, *others)
             self._shapes.add(shape)
         return result
 

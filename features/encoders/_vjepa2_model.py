@@ -34,16 +34,19 @@ class Layer(NamedTuple):
     fc2_bias_C: Tensor
 
 
-def run_layer(x_BNC: Tensor, table_4N1P: Tensor, layer: Layer, num_heads: int, eps: float) -> Tensor:
+def run_layer(x_BNC: Tensor, table_4NP: Tensor, layer: Layer, num_heads: int, eps: float) -> Tensor:
     """The residual stream, float32, after one layer. A function of tensors alone: compiled once, it serves all layers."""
     num_clips, num_tokens, channels = x_BNC.shape
     dtype = layer.qkv_weight.dtype
     normed_BNC = F.layer_norm(x_BNC, (channels,), layer.norm1_weight_C, layer.norm1_bias_C, eps).to(dtype)
     qkv = F.linear(normed_BNC, layer.qkv_weight, layer.qkv_bias).view(num_clips, num_tokens, 3 * num_heads, channels // num_heads)
     # Queries and keys lie side by side: one operation gives both their positions.
-    query_key = rotate(qkv[:, :, : 2 * num_heads], table_4N1P)
-    query, key, value = query_key[:, :, :num_heads], query_key[:, :, num_heads:], qkv[:, :, 2 * num_heads :]
-    seen_BhND = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    query_BhND, key_BhND = rotate(qkv[:, :, : 2 * num_heads].transpose(1, 2), table_4NP).split(num_heads, dim=1)
+    value_BhND = qkv[:, :, 2 * num_heads :].transpose(1, 2)
+    if value_BhND.device.type == "cpu":
+        # Attention on a CPU reads rows that lie far apart up to a tenth slower; on a GPU the copy costs more than it gives.
+        value_BhND = value_BhND.contiguous()
+    seen_BhND = F.scaled_dot_product_attention(query_BhND, key_BhND, value_BhND)
     x_BNC = x_BNC + F.linear(seen_BhND.transpose(1, 2).reshape(num_clips, num_tokens, channels), layer.proj_weight_CC, layer.proj_bias_C)
     normed_BNC = F.layer_norm(x_BNC, (channels,), layer.norm2_weight_C, layer.norm2_bias_C, eps).to(dtype)
     inside_BNF = F.gelu(F.linear(normed_BNC, layer.fc1_weight_FC, layer.fc1_bias_F))
@@ -71,13 +74,13 @@ class VJepa2Encoder(nn.Module):
     def layers(self) -> list[Layer]:
         return [Layer(*(getattr(self, f"layer{number}_{name}") for name in Layer._fields)) for number in range(self._num_layers)]
 
-    def forward(self, pixels_BFHWx3: Tensor, table_4N1P: Tensor, run=run_layer) -> Tensor:
+    def forward(self, pixels_BFHWx3: Tensor, table_4NP: Tensor, run=run_layer) -> Tensor:
         """Normalised frames (B, frames, height, width, 3) -> float32 tokens (B, T, H, W, C)."""
         patches_BTHWK = self.patches(pixels_BFHWx3)
         grid = patches_BTHWK.shape[:4]
         x_BNC = F.linear(patches_BTHWK.flatten(1, 3).to(self.patch_weight_CK.dtype), self.patch_weight_CK, self.patch_bias_C).float()
         for layer in self.layers():
-            x_BNC = run(x_BNC, table_4N1P, layer, self.num_heads, self.eps)
+            x_BNC = run(x_BNC, table_4NP, layer, self.num_heads, self.eps)
         tokens_BNC = F.layer_norm(x_BNC, x_BNC.shape[-1:], self.norm_weight_C, self.norm_bias_C, self.eps)
         return tokens_BNC.reshape(*grid, -1)
 

@@ -51,7 +51,7 @@ def axis_positions(num_cells: int, trained_cells: int, positions: Positions) -> 
 
 
 def rope_table(step_T: torch.Tensor, row_H: torch.Tensor, column_W: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """float32 (4, N, 1, P): cos and sin of each pair's first channel, then of its second; computed in float64."""
+    """float32 (4, N, P): cos and sin of each pair's first channel, then of its second; computed in float64."""
     dim = axis_dim(head_dim)
     half = dim // 2
     frequency = THETA ** (-(torch.arange(dim, dtype=torch.float64) % max(half, 1)) / max(half, 1))
@@ -63,18 +63,21 @@ def rope_table(step_T: torch.Tensor, row_H: torch.Tensor, column_W: torch.Tensor
     ], dim=-1).flatten(0, 2)
     first_NP, second_NP = angle_ND[:, 0::2], angle_ND[:, 1::2]
     table_4NP = torch.stack([first_NP.cos(), first_NP.sin(), second_NP.cos(), second_NP.sin()])
-    return table_4NP.to(torch.float32)[:, :, None].contiguous()
+    return table_4NP.to(torch.float32)
 
 
-def rotate(x_BNhD: torch.Tensor, table_4N1P: torch.Tensor) -> torch.Tensor:
-    """Queries or keys (B, N, heads, D), channels in `channel_order`, with their positions; computed in float32, rounded once."""
-    first_cos, first_sin, second_cos, second_sin = table_4N1P
-    num_pairs = table_4N1P.shape[-1]
-    first, second = x_BNhD[..., :num_pairs].float(), x_BNhD[..., num_pairs : 2 * num_pairs].float()
+def rotate(x_BhND: torch.Tensor, table_4NP: torch.Tensor) -> torch.Tensor:
+    """Queries or keys (B, heads, N, D), channels in `channel_order`, with their positions; computed in float32, rounded once.
+
+    The result is contiguous, whatever the layout of `x_BhND`.
+    """
+    first_cos, first_sin, second_cos, second_sin = table_4NP
+    num_pairs = table_4NP.shape[-1]
+    first, second = x_BhND[..., :num_pairs].float(), x_BhND[..., num_pairs : 2 * num_pairs].float()
     return torch.cat([
-        torch.addcmul(first * first_cos, second, first_sin, value=-1).to(x_BNhD.dtype),
-        torch.addcmul(second * second_cos, first, second_sin).to(x_BNhD.dtype),
-        x_BNhD[..., 2 * num_pairs :],
+        torch.addcmul(first * first_cos, second, first_sin, value=-1).to(x_BhND.dtype),
+        torch.addcmul(second * second_cos, first, second_sin).to(x_BhND.dtype),
+        x_BhND[..., 2 * num_pairs :],
     ], dim=-1)
 
 
@@ -87,7 +90,7 @@ class RopeTables:
         self._lock = threading.Lock()
 
     def table(self, num_steps: int, rows: int, columns: int) -> torch.Tensor:
-        """(4, N, 1, P) for a clip of this many steps and cells."""
+        """(4, N, P) for a clip of this many steps and cells."""
         grid = (num_steps, rows, columns)
         with self._lock:
             if grid not in self._tables:
