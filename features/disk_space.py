@@ -105,16 +105,18 @@ class DiskSpace:
             if now_s - self._looked_s < LOOK_EVERY_S:
                 return
             self._looked_s = now_s
-            needed, num_videos = round(sum(video.needed_bytes() for video in self._in_hand.values())), len(self._in_hand)
+            videos = list(self._in_hand.values())
+            needed, num_unknown = round(sum(video.needed_bytes() for video in videos)), sum(video.expected.num_bytes is None for video in videos)
         try:
             free = self._free()
         except OSError:
             # The write that follows says what is wrong.
             return
         if free - needed < self._reserve:
+            unknown = f" ({num_unknown} of them are of unknown length)" if num_unknown else ""
             raise _no_space(
-                f"the disk of {self._where()} has {readable_size(free)} free, of which {num_videos} videos in hand still need about "
-                f"{readable_size(needed)}; expected to keep {readable_size(self._reserve)} free (extract.min_free_gib); "
+                f"the disk of {self._where()} has {readable_size(free)} free, the {len(videos)} videos in hand still need about "
+                f"{readable_size(needed)}{unknown}; expected to keep {readable_size(self._reserve)} free (extract.min_free_gib); "
                 "free some space and run the command again, what is complete is kept"
             )
 

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from textwrap import shorten
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -15,6 +16,7 @@ from features.worker_status_record import InHand
 
 # Workers that ended longer ago than this are only counted.
 _SHOW_ENDED_S = 3600.0
+_LONGEST_STATE = 80
 MOST_FAILED, MOST_WORKERS = 12, 40
 _NARROW = 100
 
@@ -102,7 +104,8 @@ def _cells(worker: ShownWorker, with_machine: bool) -> dict[str, str]:
     if state == "silent" or state == "gone":
         state += f", last heard {readable_time(worker.silent_s)} ago"
     elif record.how:
-        state = f"{state}: {record.how}"
+        # A long reason would take the room of the other columns.
+        state = shorten(f"{state}: {record.how}", _LONGEST_STATE, placeholder=" ...")
     active = worker.seems in ("running", "stopping")
     rate = f"{record.recent_clips_per_s:.1f}" if active else "-"
     end = time.time() if worker.alive else record.updated

@@ -150,9 +150,18 @@ def test_while_running_the_videos_in_hand_count_with_what_they_still_need(tmp_pa
         if fits:
             space.check()
         else:
-            with pytest.raises(StoreError, match="2 videos in hand still need about .* expected to keep 1.0 GiB free") as caught:
+            with pytest.raises(StoreError, match="free, the 2 videos in hand still need about [^(]*; expected to keep 1.0 GiB free") as caught:
                 space.check()
             assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_video_of_unknown_length_in_hand_is_said(tmp_path, free):
+    space = DiskSpace(small_store(tmp_path / "store"), 1.0)
+    space.check_ahead(videos_of("a", num_frames=None))
+    space(VideoStarted("a"))
+    free.append(GIB - 1)
+    with pytest.raises(StoreError, match="the 1 videos in hand still need about 0 B .1 of them are of unknown length.; expected to keep 1.0 GiB free"):
+        space.check()
 
 
 def test_the_disk_is_looked_at_once_a_second(tmp_path, free):

@@ -20,9 +20,11 @@ from features.status_view import render
 from features.store import create_or_open_store
 from features.worker_status import WorkerStatus
 from features.worker_status_record import FOLDER, InHand
+from tests.features.conftest import write_clip
 from tests.features.store_builder import add_video, simulated_tokens, small_encoding, small_store
 from tests.features.test_worker_status import start_worker
-from vjepa_loc.dataset import Dataset, Video
+from vjepa_loc.dataset import Dataset, Video, read_dataset
+from vjepa_loc.errors import StoreError
 
 ROOT = Path(__file__).parents[2]
 
@@ -203,4 +205,49 @@ def test_watching_looks_again_until_it_is_interrupted(workspace):
     answers = [json.loads(watch.stdout.readline())["done"] for _ in range(3)]
     assert answers[-1] == 1
     watch.send_signal(signal.SIGINT)
-    assert watch.wait(10) == 0 and watch.stderr.read() == ""
+    assert watch.wait(60) == 0 and watch.stderr.read() == ""
+
+
+def test_real_extractions_at_once_one_of_them_killed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = write_clip(tmp_path / "a.mp4", num_frames=400)
+    videos = [{"id": f"v{number}", "file": str(file), "fps": 25.0, "num_frames": 400} for number in range(16)]
+    broken = {"id": "broken", "file": str(tmp_path / "absent.mp4"), "fps": 25.0, "num_frames": 400}
+    content = {"format": "vjepa_loc", "version": 1, "labels": [], "videos": [*videos, broken], "events": []}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "vjepa_loc.toml").write_text(
+        "[data]\ndataset = 'dataset.json'\n[store]\npath = 'store'\n[encoder]\nname = 'tiny'\n[extract]\nthreads = 1\ndecode_workers = 1\nmin_free_gib = 0.0\n"
+    )
+    command = [sys.executable, str(ROOT / "cli.py"), "extract"]
+    extractions = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    dataset = read_dataset(tmp_path / "dataset.json")
+
+    def status_when(is_so):
+        deadline_s = time.monotonic() + 240
+        while True:
+            try:
+                status = store_status(tmp_path / "store", dataset)
+            except StoreError:
+                # There is no store yet.
+                status = None
+            if status is not None and is_so(status):
+                return status
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+
+    try:
+        begun = status_when(lambda status: len(status.workers) == 2 and status.num_done > 0)
+        assert {worker.seems for worker in begun.workers} <= {"running", "ended"} and begun.num_videos == 17
+        extractions[0].kill()
+        extractions[0].wait()
+        killed = status_when(lambda status: True)
+        assert {worker.seems for worker in killed.workers if worker.record.owner.pid == extractions[0].pid} == {"gone"}
+        assert extractions[1].wait(240) == 1, "one video has no file"
+    finally:
+        for extraction in extractions:
+            extraction.kill()
+            extraction.wait()
+    done = store_status(tmp_path / "store", dataset)
+    assert (done.num_done, done.num_waiting, done.in_hand, done.clips_left, list(done.failed)) == (16, 0, (), 0, ["broken"])
+    assert {worker.record.how for worker in done.workers if worker.seems == "ended"} == {"finished"}
+    assert sum(worker.record.clips for worker in done.workers) > 0 and "absent.mp4" in done.failed["broken"]
