@@ -81,24 +81,37 @@ class Agenda:
                     self._ended = True
                     self._changed.notify_all()
                     return None
+                if self._stopped:
+                    return None
                 self._num_in_hand += 1
                 return Attempt(time.monotonic(), 1, decision)
 
-    def settle(self, repeat: Attempt | None = None) -> None:
-        """An attempt has ended; `repeat` is the one that follows it."""
+    def settle(self) -> None:
+        """What an attempt was for is done with."""
         with self._changed:
             self._num_in_hand -= 1
-            if repeat is not None and repeat.is_last_look:
-                self._last_looks.append(repeat)
-            elif repeat is not None:
-                heapq.heappush(self._repeated, repeat)
             self._changed.notify_all()
 
-    def stop(self) -> None:
-        """Nothing further is begun."""
+    def repeat(self, attempt: Attempt) -> bool:
+        """An attempt has ended and `attempt` is to follow it; False, and nothing is settled, where nothing is begun any more."""
+        with self._changed:
+            if self._stopped:
+                return False
+            if attempt.is_last_look:
+                self._last_looks.append(attempt)
+            else:
+                heapq.heappush(self._repeated, attempt)
+            self.settle()
+            return True
+
+    def stop(self) -> list[Attempt]:
+        """Nothing further is begun; the attempts that were still to be repeated."""
         with self._changed:
             self._stopped = True
+            given_up = [*self._repeated, *self._last_looks]
+            self._repeated, self._last_looks = [], []
             self._changed.notify_all()
+            return given_up
 
     @property
     def is_settled(self) -> bool:

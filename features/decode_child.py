@@ -1,7 +1,7 @@
 """The decoding process: `python -m features.decode_child FD RING`, started and killed by `features.decode_worker`.
 
-It answers requests on the socket `FD`, with frames in the ring behind the descriptor `RING`; it ignores Ctrl-C (its parent
-decides), and ends when its parent does: then the socket or its standard input, which the parent holds open and never writes
+It answers requests on the socket `FD`, with frames in the ring behind the descriptor `RING`; it ignores Ctrl-C and SIGTERM, which
+a terminal and a scheduler send to whole groups (its parent decides), and ends when its parent does: then the socket or its standard input, which the parent holds open and never writes
 to, is closed.
 """
 
@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 
 def main() -> None:
     """Serve until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Loaded only now, so that neither Ctrl-C nor the parent's end meets a process that is still importing.
     import torch

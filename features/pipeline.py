@@ -8,11 +8,9 @@ Every queue is bounded: whoever is ahead waits, so the slowest stage is busy all
 length of a video nor with their number. A video that fails costs itself alone; a disk that refuses stops all of them.
 """
 
-import errno
 import queue
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -26,27 +24,18 @@ from features.clips import Clip, ClipAssembler, ClipRule, expected_steps
 from features.decode_protocol import DecodeSummary, FrameBatch, Prepare
 from features.decode_worker import DecodeWorker
 from features.encode_stage import EncodeStage, Encoder
-from features.outcome import IN_OTHER_HANDS, ClipsEncoded, Outcome, Progress, StageTimes, Stopping, VideoRetried, VideoStarted
+from features.outcome import IN_OTHER_HANDS, ClipsEncoded, Outcome, Progress, StageTimes, Stopping, VideoStarted
 from features.recipe import ExtractConfig
 from features.resume import Action
 from features.store import Store
 from features.torch_threads import torch_threads
+from features.verdicts import Dropped, Verdicts
 from features.video_job import EncodedClip, VideoJob
-from vjepa_loc.errors import StoreError, VjepaLocError
 
-# Answers of a disk or a network that may be others a while later.
-PASSING = (
-    errno.EIO, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN,
-    errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
-)
 _DECODING_ENDED = "decoding ended"
 _LOOK_UP_S = 0.2
 # How long threads are waited for that were told to end; what hangs in a disk or a driver is left behind.
 _JOIN_S = 30.0
-
-
-class Dropped(Exception):
-    """A video in hand is given up because the extraction stops; what was written of it is discarded."""
 
 
 class Pipeline:
@@ -97,6 +86,7 @@ class Pipeline:
         """
         start_s = time.monotonic()
         self._agenda = Agenda(decisions)
+        self._verdicts = Verdicts(self._store.ledger, self._agenda, self._config, self._events.put)
         with torch_threads(self._config.torch_threads(self._encoder.device.type == "cuda")):
             decoders = [threading.Thread(target=self._decode_all, args=(worker,), daemon=True) for worker in self._workers]
             encoders = [threading.Thread(target=self._guarded(self._stage.run), daemon=True) for _ in range(self._num_encoders)]
@@ -118,7 +108,6 @@ class Pipeline:
                 _join(writers)
                 for worker in self._workers:
                     worker.close()
-                self._tell_ledger_of_dropped()
                 self.times += self._stage.times
                 self.times.wall_s = time.monotonic() - start_s
 
@@ -139,7 +128,6 @@ class Pipeline:
             if event is _DECODING_ENDED:
                 decoding_ended = True
             elif event is not None:
-                self._tell_ledger(event)
                 yield event
             # A video's outcome comes before it counts as settled.
             if decoding_ended and self._agenda.is_settled and self._events.empty():
@@ -152,7 +140,7 @@ class Pipeline:
             return None
 
     def _begin_to_stop(self) -> Stopping:
-        self._agenda.stop()
+        self._stop_agenda("stopped before it was tried again")
         in_hand = self._in_hand()
         finishing, dropping = ([job for job in in_hand if job.is_decoded is decoded] for decoded in (True, False))
         self._drop(dropping, "stopped before its last frame was decoded")
@@ -168,28 +156,15 @@ class Pipeline:
             if job.worker is not None:
                 job.worker.interrupt()
 
+    def _stop_agenda(self, reason: str) -> None:
+        for attempt in self._agenda.stop():
+            self._verdicts.tell(Outcome(attempt.decision.video.id, "dropped", reason))
+
     def _drop_all(self, reason: str) -> None:
-        self._agenda.stop()
+        self._stop_agenda(reason)
         self._drop(self._in_hand(), reason)
         # Whoever still encodes now does it for a video that was dropped.
         self._stage.interrupt(Dropped)
-
-    def _tell_ledger(self, event: Progress) -> None:
-        ledger = self._store.ledger
-        if isinstance(event, Outcome):
-            ledger.record(event.video_id, event.status, event.reason, **event.details())
-        elif isinstance(event, VideoRetried):
-            ledger.record(event.video_id, "failed", event.reason, attempt=event.attempt, repeated_after_s=event.wait_s)
-
-    def _tell_ledger_of_dropped(self) -> None:
-        """Information only, and nobody listens any more: a refusal of the disk must not hide why the run ends."""
-        while not self._events.empty():
-            event = self._events.get()
-            if isinstance(event, Outcome):
-                try:
-                    self._tell_ledger(event)
-                except StoreError:
-                    return
 
     def _guarded(self, work: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:
@@ -205,7 +180,10 @@ class Pipeline:
     def _decode_all(self, worker: DecodeWorker) -> None:
         try:
             while (attempt := self._agenda.next()) is not None:
-                self._begin(attempt, worker)
+                try:
+                    self._begin(attempt, worker)
+                except Exception as error:
+                    self._verdicts.of_error(attempt, error)
         except BaseException as error:
             self._events.put(error)
         with self._changed:
@@ -220,12 +198,16 @@ class Pipeline:
         if decision.action in (Action.SKIP, Action.REFUSE):
             skipped = decision.action is Action.SKIP
             outcome = Outcome(video.id, "skipped", decision.reason or "already stored") if skipped else Outcome(video.id, "failed", decision.reason)
-            return self._settle(attempt, outcome)
+            return self._verdicts.settle(outcome)
         claim = self._store.claim(video.id)
         if claim is None:
-            if self._look_again and not attempt.is_last_look:
-                return self._agenda.settle(replace(attempt, is_last_look=True))
-            return self._settle(attempt, Outcome(video.id, "skipped", IN_OTHER_HANDS))
+            if self._look_again and not attempt.is_last_look and self._agenda.repeat(replace(attempt, is_last_look=True)):
+                return
+            return self._verdicts.settle(Outcome(video.id, "skipped", IN_OTHER_HANDS))
+        if decision.action is Action.EXTRACT and self._store.commit_of(video.id) is not None:
+            # Its holder was done with it between the decision and the claim.
+            claim.release()
+            return self._verdicts.settle(Outcome(video.id, "skipped", "another process stored it"))
         job = VideoJob(attempt, claim, worker)
         with self._changed:
             self._jobs.add(job)
@@ -309,7 +291,7 @@ class Pipeline:
 
     def _fail(self, job: VideoJob, error: BaseException) -> None:
         with self._changed:
-            if job.error is not None or job not in self._jobs:
+            if job.failed or job.is_committing or job not in self._jobs:
                 return
             job.error = error
             self._schedule(job)
@@ -344,14 +326,17 @@ class Pipeline:
 
     def _write(self, job: VideoJob) -> None:
         """Writes what is there of a job; settles it where that was all, or where it has failed."""
-        while not job.failed:
+        while True:
             with self._changed:
+                if job.failed:
+                    break
                 if not job.can_write:
                     self._being_written.remove(job)
                     return
-                at_end = job.num_written == job.num_clips
+                # From here on it is not dropped any more: what is visible must not be called otherwise.
+                job.is_committing = job.num_written == job.num_clips
             try:
-                if at_end:
+                if job.is_committing:
                     job.commit(self._encoder.spec, self._encoder.device, self._encoder.dtype)
                     break
                 self._check_space()
@@ -360,7 +345,8 @@ class Pipeline:
                     # Before the tokens' memory is given back to the encoder's stream.
                     self._stream.synchronize()
             except BaseException as error:
-                self._fail(job, error)
+                job.error = job.error or error
+                self._queue.drop_failed()
                 break
             with self._changed:
                 del job.encoded[job.num_written]
@@ -375,43 +361,7 @@ class Pipeline:
             job.encoded.clear()
             times = job.result.times
             self.times += StageTimes(decode_s=times.decode_s, decode_blocked_s=times.decode_blocked_s)
-        self._settle_job(job)
-
-    # What became of a video
-
-    def _settle_job(self, job: VideoJob) -> None:
-        video_id, error, attempt = job.video.id, job.error, job.attempt
-        if error is None:
-            status, reason = ("done", job.decision.reason) if job.result.stored else ("skipped", "another process stored it first")
-            return self._settle(attempt, Outcome(video_id, status, reason, job.result))
-        if isinstance(error, Dropped):
-            return self._settle(attempt, Outcome(video_id, "dropped", str(error)))
-        if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, Exception):
-            self._events.put(error)
-            return self._settle(attempt, Outcome(video_id, "dropped", f"{type(error).__name__}: the extraction ends"))
-        reason = " ".join(str(error).split())
-        if is_passing(error):
-            if attempt.number <= self._config.retries:
-                wait_s = self._config.retry_wait_s * 2 ** (attempt.number - 1)
-                self._events.put(VideoRetried(video_id, reason, attempt.number, wait_s))
-                return self._agenda.settle(Attempt(time.monotonic() + wait_s, attempt.number + 1, attempt.decision))
-            reason = f"set aside after {attempt.number} attempts: {reason}"
-        if isinstance(error, VjepaLocError):
-            if isinstance(error, StoreError) and error.errno is not None:
-                self._events.put(error)
-            return self._settle(attempt, Outcome(video_id, "failed", reason))
-        # A fault of ours or of a library: the other videos must not pay for it, and the trace must not be lost.
-        trace = "".join(traceback.format_exception(error))
-        self._settle(attempt, Outcome(video_id, "failed", f"{type(error).__name__}: {reason}", traceback=trace))
-
-    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
-        self._events.put(outcome)
-        self._agenda.settle()
-
-
-def is_passing(error: Exception) -> bool:
-    """Whether the same work may succeed when it is tried again."""
-    return isinstance(error, VjepaLocError) and (error.passing or isinstance(error, StoreError) and error.errno in PASSING)
+        self._verdicts.of_job(job)
 
 
 def _join(threads: Iterable[threading.Thread]) -> None:

@@ -46,6 +46,7 @@ class VideoJob:
         """Whoever decodes it, while it does."""
         self.result = Extracted()
         self.error: BaseException | None = None
+        self.is_committing = False
         self.num_queued = 0
         self.num_clips: int | None = None
         """Clips in all, known when the last frame has been decoded."""
@@ -66,7 +67,8 @@ class VideoJob:
 
     @property
     def is_decoded(self) -> bool:
-        return self.num_clips is not None
+        """Whether its last frame has been read and what the dataset states was found to hold."""
+        return self._summary is not None
 
     def open(self, store: Store, first: FrameBatch, num_steps: int | None) -> None:
         """Begins its generation. Raises `VideoError` where the frames' size disagrees, `StoreError` where the disk refuses."""

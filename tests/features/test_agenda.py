@@ -33,7 +33,7 @@ def test_nobody_leaves_while_a_video_in_hand_may_come_back():
     thread, found = in_thread(agenda.next)
     time.sleep(0.05)
     assert not found and not agenda.is_settled
-    agenda.settle(Attempt(time.monotonic() + 0.05, first.number + 1, first.decision))
+    agenda.repeat(Attempt(time.monotonic() + 0.05, first.number + 1, first.decision))
     thread.join(5)
     assert found[0].number == 2 and found[0].decision is first.decision
     agenda.settle()
@@ -44,7 +44,7 @@ def test_an_attempt_is_not_repeated_before_its_time_and_others_come_first():
     agenda = Agenda(decisions("a", "b"))
     first = agenda.next()
     due_s = time.monotonic() + 0.2
-    agenda.settle(Attempt(due_s, 2, first.decision))
+    agenda.repeat(Attempt(due_s, 2, first.decision))
     assert agenda.next().decision.video.id == "b"
     agenda.settle()
     assert agenda.next().number == 2 and time.monotonic() >= due_s
@@ -53,7 +53,7 @@ def test_an_attempt_is_not_repeated_before_its_time_and_others_come_first():
 def test_the_last_look_comes_when_everything_else_is_settled():
     agenda = Agenda(decisions("held", "b"))
     held = agenda.next()
-    agenda.settle(Attempt(held.due_s, 1, held.decision, is_last_look=True))
+    agenda.repeat(Attempt(held.due_s, 1, held.decision, is_last_look=True))
     assert agenda.next().decision.video.id == "b"
     thread, found = in_thread(agenda.next)
     time.sleep(0.05)
@@ -78,3 +78,13 @@ def test_after_a_stop_nothing_is_begun_and_who_waits_is_woken():
     blocked.stop()
     assert blocked.next() is None and not asked, "the iterator is not asked any more"
     assert not agenda.wait_until_settled(0.01)
+
+
+def test_a_stop_gives_up_what_was_to_be_repeated():
+    agenda = Agenda(decisions("a", "b"))
+    first, second = agenda.next(), agenda.next()
+    assert agenda.repeat(Attempt(time.monotonic() + 60, 2, first.decision))
+    assert [attempt.decision.video.id for attempt in agenda.stop()] == ["a"]
+    assert not agenda.repeat(Attempt(time.monotonic(), 2, second.decision)) and not agenda.is_settled
+    agenda.settle()
+    assert agenda.is_settled and agenda.next() is None

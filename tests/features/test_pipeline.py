@@ -1,6 +1,7 @@
 """Several videos at once: the same bytes whatever the number of workers, and what is lost when something goes wrong."""
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 import torch
 
 from features import pipeline as pipeline_module
+from features import video_job
 from features.decode_worker import DecodeWorker
 from features.encoders.tiny import Config, Encoder
-from features.extract import extract_dataset
+from features.extract import extract_dataset, run_decisions
 from features.outcome import ClipsEncoded, Stopping, VideoRetried, VideoStarted
 from features.recipe import ExtractConfig
-from features.store import open_store
+from features.resume import Action, Decision
+from features.store import create_or_open_store, open_store
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import DecodeTimeoutError, StoreError
 
@@ -115,25 +118,18 @@ def three(clip) -> Dataset:
 
 
 def test_a_decoder_that_dies_is_tried_again_and_then_its_video_is_set_aside(three, clip, tmp_path, tiny, monkeypatch):
-    # Nobody writes into the FIFO: whoever reads it waits until he is killed.
-    os.mkfifo(fifo := tmp_path / "fifo.mp4")
     lent, events = pipeline_module.DecodeWorker, []
 
     class Dying(lent):
         def stream_shared(self, path, *args):
+            stream = self._worker.stream_shared(path, *args)
             if Path(path).stem == "poison":
-                threading.Thread(target=self._kill_soon, daemon=True).start()
-                return self._worker.stream_shared(fifo, *args)
-            return self._worker.stream_shared(path, *args)
-
-        def _kill_soon(self):
-            while self._worker.pid is None:
-                time.sleep(0.05)
-            time.sleep(0.3)
-            self._worker.interrupt()
+                yield next(stream)
+                os.kill(self._worker.pid, signal.SIGKILL)
+            yield from stream
 
     monkeypatch.setattr(pipeline_module, "DecodeWorker", Dying)
-    videos = Dataset((), three.videos | {"poison": Video(id="poison", file=clip("poison.mp4", num_frames=4))})
+    videos = Dataset((), three.videos | {"poison": Video(id="poison", file=clip("poison.mp4", num_frames=250))})
     config = MANY.model_copy(update={"retries": 1})
     report = extract_dataset(videos, tmp_path / "store", tiny, config, on_progress=events.append)
     assert report.ids("done") == ["a", "b", "c"]
@@ -164,33 +160,42 @@ def test_what_may_pass_is_tried_again_after_a_while(three, tmp_path, tiny, monke
         assert report.failed["b"].startswith("set aside after 3 attempts: ")
 
 
-def test_a_stop_finishes_what_is_decoded_and_drops_the_rest(clip, tmp_path, tiny):
+def test_a_stop_finishes_what_is_decoded_and_drops_the_rest(clip, tmp_path, tiny, monkeypatch):
     # All of the short ones fit into the buffers before the gate, the long one does not: nothing takes its clips.
     lengths = {"long": 250, "short": 20, "later": 4}
     videos = Dataset((), {name: Video(id=name, file=clip(f"{name}.mp4", num_frames=number)) for name, number in lengths.items()})
-    stop, gate, events = threading.Event(), threading.Event(), []
+    stop, stopping_seen, decoded, events = threading.Event(), threading.Event(), set(), []
+
+    class Watched(video_job.VideoJob):
+        def check_end(self, summary):
+            super().check_end(summary)
+            decoded.add(self.video.id)
+
+    monkeypatch.setattr(pipeline_module, "VideoJob", Watched)
 
     class Gated(Encoder):
         def encode(self, frames_BTHWC3):
-            if not stop.is_set() and any(isinstance(event, VideoStarted) and event.video_id == "later" for event in events):
-                time.sleep(0.5)
+            if not stop.is_set() and decoded & {"short", "later"}:
+                # Until the clips of what has been decoded are all in the queue.
+                time.sleep(0.3)
                 stop.set()
-                gate.wait(20)
-            time.sleep(0.05)
+                stopping_seen.wait(20)
             return super().encode(frames_BTHWC3)
 
     def listen(event):
         events.append(event)
         if isinstance(event, Stopping):
-            gate.set()
+            stopping_seen.set()
 
     config = MANY.model_copy(update={"decode_workers": 2, "threads": 1})
     report = extract_dataset(videos, tmp_path / "store", Gated(Config()), config, on_progress=listen, stop=stop)
     (stopping,) = [event for event in events if isinstance(event, Stopping)]
-    assert stopping.dropping == ("long",) and "later" in stopping.finishing
-    assert report.ids("dropped") == ["long"] and report.ids("done") == ["short", "later"]
+    assert "long" in stopping.dropping and set(stopping.finishing) & decoded
+    assert set(report.ids("dropped")) == set(stopping.dropping) and set(stopping.finishing) <= set(report.ids("done"))
     assert list((tmp_path / "store/staging").iterdir()) == [] and list((tmp_path / "store/claims").iterdir()) == []
-    assert extract_dataset(videos, tmp_path / "store", tiny, MANY).ids("done") == ["long"]
+    stored = report.ids("done")
+    assert open_store(tmp_path / "store").video_ids() == sorted(stored)
+    assert set(extract_dataset(videos, tmp_path / "store", tiny, MANY).ids("done")) == set(lengths) - set(stored)
 
 
 def test_what_does_not_end_in_its_grace_is_dropped_too(clip, tmp_path):
@@ -256,6 +261,33 @@ def test_a_video_that_another_process_gives_back_meanwhile_is_done_in_the_end(th
 
     report = extract_dataset(three, tmp_path / "store", tiny, ONE, on_progress=listen)
     assert report.ids("done") == ["a", "b", "c"]
+
+
+def test_a_video_that_another_process_stored_meanwhile_is_not_encoded_again(three, tmp_path, tiny):
+    decided = [Decision(video, Action.EXTRACT) for video in three.videos.values()]
+    store = create_or_open_store(tmp_path / "store", ONE.encoding(tiny.spec))
+    extract_dataset(three, store.path, tiny, ONE)
+    events = []
+    report = run_decisions(decided, store, tiny, ONE, events.append)
+    assert [(outcome.status, outcome.reason) for outcome in report.outcomes] == [("skipped", "another process stored it")] * 3
+    assert not any(isinstance(event, ClipsEncoded) for event in events)
+
+
+def test_a_retry_that_a_stop_overtakes_is_told_as_dropped(three, tmp_path, tiny, monkeypatch):
+    stop = threading.Event()
+
+    class Stalling(pipeline_module.DecodeWorker):
+        def stream_shared(self, path, *args):
+            if Path(path).stem == "a":
+                raise DecodeTimeoutError(f"{path}: the decoder made no progress")
+            return self._worker.stream_shared(path, *args)
+
+    monkeypatch.setattr(pipeline_module, "DecodeWorker", Stalling)
+    config = ONE.model_copy(update={"retry_wait_s": 60.0})
+    report = extract_dataset(
+        three, tmp_path / "store", tiny, config, on_progress=lambda event: isinstance(event, VideoRetried) and stop.set(), stop=stop
+    )
+    assert "a" in report.ids("dropped") and "tried again" in report.outcomes[0].reason
 
 
 def test_the_seconds_of_the_stages_add_up(three, tmp_path, tiny):
