@@ -75,7 +75,7 @@ def _failures(way: str, verdict: Verdict, reading: Reading, clip: Clip, may_refu
     failures = [f"{way}: {verdict}"] if verdict.wrong or reading.error else []
     if bool(reading.damage) != clip.damaged:
         failures.append(f"{way}: damage {reading.damage or 'not reported'}")
-    if not reading.error and clip.numbers is not None:
+    if not reading.error:
         failures += [f"{way}: {problem}" for problem in wrong_times(clip, reading)]
     return failures
 
