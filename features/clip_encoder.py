@@ -41,7 +41,7 @@ class ClipEncoder:
 
     def __enter__(self) -> "ClipEncoder":
         self._stack.callback(self._worker.close)
-        self._stack.enter_context(torch_threads(self.config.torch_threads(self.encoder.device.type == "cuda")))
+        self._stack.enter_context(torch_threads(self.config.torch_threads(self.encoder.device.type != "cpu")))
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -117,7 +117,7 @@ def extract_dataset(
     videos = list(dataset.videos.values())
     decisions = (decide(video, store, config.compare, config.on_mismatch) for video in longest_first(videos))
     space = DiskSpace(store, config.min_free_gib)
-    notes = space.check_ahead(videos, config.resolved_decode_workers(encoder.device.type == "cuda"))
+    notes = space.check_ahead(videos, config.resolved_decode_workers(encoder.device.type != "cpu"))
     with WorkerStatus(store, clips_of_videos(dataset, store.encoding), device=str(encoder.device)) as status:
         report = run_decisions(decisions, store, encoder, config, _each(on_progress, space, status), stop, space.check)
     report.notes += notes

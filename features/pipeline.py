@@ -58,13 +58,13 @@ class Pipeline:
         self._encoding = encoding = store.encoding
         self._rule = ClipRule.of(encoding)
         self._prepare = Prepare.of(encoding)
-        on_gpu = encoder.device.type == "cuda"
+        on_gpu, on_cuda = encoder.device.type != "cpu", encoder.device.type == "cuda"
         self._batch_clips = config.resolved_batch_clips(on_gpu)
         self._num_encoders = 1 if on_gpu else config.resolved_threads()
         self._workers = [DecodeWorker(config.deadline_s) for _ in range(config.resolved_decode_workers(on_gpu))]
         # For every encoder one batch at work and one that fills up (on a GPU one more is under way), and one clip per decoder.
         num_buffers = (2 + on_gpu) * self._num_encoders * self._batch_clips + len(self._workers)
-        self._queue = ClipQueue(num_buffers, self._rule.clip_frames * self._prepare.frame_bytes, pinned=on_gpu)
+        self._queue = ClipQueue(num_buffers, self._rule.clip_frames * self._prepare.frame_bytes, pinned=on_cuda)
         # The same for tokens: a batch at work, and one that is being written.
         self._max_unwritten = (2 + on_gpu) * self._num_encoders * self._batch_clips + config.write_threads
         self._num_unwritten = 0
@@ -75,7 +75,7 @@ class Pipeline:
         self._being_written: set[VideoJob] = set()
         self._writing_ends = False
         self._events: queue.SimpleQueue[Progress | BaseException | str] = queue.SimpleQueue()
-        self._stream = torch.cuda.Stream(encoder.device) if on_gpu else None
+        self._stream = torch.cuda.Stream(encoder.device) if on_cuda else None
 
     def run(self, decisions: Iterable, stop: threading.Event | None = None) -> Iterator[Progress]:
         """Yields what happens, with one `Outcome` per decision when it is settled; each is then in the store's ledger.
@@ -87,7 +87,7 @@ class Pipeline:
         start_s = time.monotonic()
         self._agenda = Agenda(decisions)
         self._verdicts = Verdicts(self._store.ledger, self._agenda, self._config, self._events.put)
-        with torch_threads(self._config.torch_threads(self._encoder.device.type == "cuda")):
+        with torch_threads(self._config.torch_threads(self._encoder.device.type != "cpu")):
             decoders = [threading.Thread(target=self._decode_all, args=(worker,), daemon=True) for worker in self._workers]
             encoders = [threading.Thread(target=self._guarded(self._stage.run), daemon=True) for _ in range(self._num_encoders)]
             writers = [threading.Thread(target=self._guarded(self._write_all), daemon=True) for _ in range(self._config.write_threads)]
