@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -263,19 +262,6 @@ def test_a_read_only_folder_costs_no_file_and_no_run(tmp_path, clip_writer):
     assert lines[0].startswith("junk.mp4 ") and "not moved into the quarantine: Permission denied" in lines[0]
     assert lines[1].startswith("late.mp4 not repaired: ") and "cannot be written (Permission denied)" in lines[1]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_a_file_that_hangs_is_given_up_and_not_moved(tmp_path, clip_writer):
-    """A named pipe behind a link, as a network disk that does not answer; the deadline ends it."""
-    clip_writer(tmp_path / "clip.mp4", num_frames=3)
-    from features.check_files import FileToCheck
-
-    os.mkfifo(tmp_path / "hangs.mp4")
-    start_s = time.monotonic()
-    options = CheckOptions(jobs=1, quarantine=Quarantine(tmp_path / "aside"), remux=True, deadline_s=2.0)
-    hung, fine = check_files([FileToCheck(tmp_path / "hangs.mp4"), FileToCheck(tmp_path / "clip.mp4")], options)
-    assert "no progress for 2 s" in hung.wrong and hung.ok is False and hung.done == "" and fine.ok
-    assert time.monotonic() - start_s < 60 and not (tmp_path / "aside").exists()
 
 
 def test_options_that_contradict_each_other(tmp_path):
