@@ -106,7 +106,8 @@ class DiskSpace:
                 return
             self._looked_s = now_s
             videos = list(self._in_hand.values())
-            needed, num_unknown = round(sum(video.needed_bytes() for video in videos)), sum(video.expected.num_bytes is None for video in videos)
+            needed = round(sum(video.needed_bytes() for video in videos))
+            num_unknown = sum(video.expected.num_bytes is None for video in videos)
         try:
             free = self._free()
         except OSError:
@@ -132,7 +133,8 @@ class DiskSpace:
         remedy = "free some space, choose another --store, fewer store.levels" if self._is_local else "free some space, set store.cache"
         return _no_space(
             f"not enough space for {num_videos} videos in {self._where()}: {readable_size(needed)} needed{more}{reserve}, "
-            f"{readable_size(free)} free, {readable_size(needed + self._reserve - free)} short; {remedy}, or extract a part of the videos"
+            f"{readable_size(free)} free, {readable_size(needed + self._reserve - free)} short; {remedy}, "
+            "or extract a part of the videos"
         )
 
     def _check_file_limit(self, to_do: list[Video]) -> None:
@@ -146,15 +148,16 @@ class DiskSpace:
         longest = max((known.num_bytes or largest for known in self._expected.values()), default=0)
         if min(largest, longest) > limit:
             raise _no_space(
-                f"files in {self._where()} will have up to {readable_size(min(largest, longest))}, the limit on file sizes (ulimit -f) is "
-                f"{readable_size(limit)}; raise it, or lower store.shard_steps"
+                f"files in {self._where()} will have up to {readable_size(min(largest, longest))}, "
+                f"the limit on file sizes (ulimit -f) is {readable_size(limit)}; raise it, or lower store.shard_steps"
             )
 
     def _notes(self, needed: int, free: int, num_unknown: int, num_videos: int) -> list[str]:
         notes = []
         if num_unknown:
             notes.append(
-                f"disk space: {num_unknown} of {num_videos} videos have no num_frames in the dataset, what they need is not known ahead "
+                f"disk space: {num_unknown} of {num_videos} videos have no num_frames in the dataset, "
+                "what they need is not known ahead "
                 f"(the others: {readable_size(needed)}, free: {readable_size(free)})"
             )
         if num_videos and needed + self._reserve > free:

@@ -150,7 +150,8 @@ def measure_here(
     # What is in hand when the time is up is dropped, not finished.
     recipe = recipe.model_copy(update={"stop_grace_s": 0.0, "retries": 0})
     with temporary_store(encoding, storage) as store:
-        times = run_decisions(decisions, store, encoder, recipe, meter, meter.stop, DiskSpace(store, recipe.min_free_gib).check).times
+        space = DiskSpace(store, recipe.min_free_gib)
+        times = run_decisions(decisions, store, encoder, recipe, meter, meter.stop, space.check).times
     if meter.first_s is None:
         return None
     num_clips, span_s = meter.num_clips - meter.num_first, meter.last_s - meter.first_s
@@ -160,8 +161,9 @@ def measure_here(
     busy = busy_shares(times)
     rate = num_clips / span_s
     return MeasuredRun(
-        device=str(encoder.device), num_clips=meter.num_clips, num_videos=len(meter.videos), seconds=round(meter.last_s - meter.start_s, 1),
-        first_clip_s=round(meter.first_s - meter.start_s, 1), clips_per_s=rate, frames_per_s=rate * work.frames_per_clip, busy=busy,
+        device=str(encoder.device), num_clips=meter.num_clips, num_videos=len(meter.videos),
+        seconds=round(meter.last_s - meter.start_s, 1), first_clip_s=round(meter.first_s - meter.start_s, 1),
+        clips_per_s=rate, frames_per_s=rate * work.frames_per_clip, busy=busy,
         limit=what_limits(times, encoder.device.type == "cpu"), failed=meter.failed,
     )
 
@@ -250,6 +252,7 @@ class Estimate:
         here = None if self.measured is None else asdict(self.measured) | {"hours": self.measured.hours(self.left)}
         gpu = None if self.gpu is None else asdict(self.gpu) | {"derived": True, "measured": False}
         return {
-            "dataset": self.dataset, "encoder": self.encoder, "stored": self.num_stored, "all": asdict(self.all), "left": asdict(self.left),
+            "dataset": self.dataset, "encoder": self.encoder, "stored": self.num_stored,
+            "all": asdict(self.all), "left": asdict(self.left),
             "decode_frames_per_core_s": self.frames_per_core_s, "here": here, "gpu": gpu, "notes": list(self.notes),
         }

@@ -63,7 +63,7 @@ def bytes_per_step(encoding: Encoding, storage: Storage, grid_HW: tuple[int, int
 @lru_cache(maxsize=256)
 def _metadata_bytes(encoding: Encoding, storage: Storage, grid_HW: tuple[int, int]) -> int:
     # Only the digits of a few numbers depend on the length.
-    specs = {**step_specs(storage, 1000, grid_HW, encoding.channels), **plain_specs(1000, encoding.tubelet, encoding.channels, 1000)}
+    specs = step_specs(storage, 1000, grid_HW, encoding.channels) | plain_specs(1000, encoding.tubelet, encoding.channels, 1000)
     arrays = sum(len(metadata_bytes(array_metadata(spec))) for spec in specs.values())
     return arrays + len(metadata_bytes(group_metadata(_example_attributes(encoding, grid_HW))))
 
@@ -71,9 +71,11 @@ def _metadata_bytes(encoding: Encoding, storage: Storage, grid_HW: tuple[int, in
 def _example_attributes(encoding: Encoding, grid_HW: tuple[int, int]) -> dict[str, Any]:
     numbers = dict.fromkeys(("width", "height", "resize_width", "resize_height", "offset_x", "offset_y", "input_width"), 1000)
     return {
-        "id": "a-video-of-a-dataset", "source": {"name": "a-video-of-a-dataset.mp4", "size": 10**8, "mtime_ns": 10**18, "sha256": "0" * 64},
+        "id": "a-video-of-a-dataset",
+        "source": {"name": "a-video-of-a-dataset.mp4", "size": 10**8, "mtime_ns": 10**18, "sha256": "0" * 64},
         "num_frames": 10000, "fps": "30000/1001", "fps_nominal": False, "times_made_up": False, "width": 1000, "height": 1000,
-        "rotation": 0, "grid": list(grid_HW), "space_grid": {"fit": encoding.fit, **numbers, "input_height": 1000, "patch_px": encoding.patch_px},
-        "decoder": "pyav", "versions": {"av": "00.0.0", "libavcodec": "00.00.000", "libavformat": "00.00.000", "libswscale": "0.0.000", "torch": "0.00.0+cpu"},
+        "rotation": 0, "grid": list(grid_HW),
+        "space_grid": {"fit": encoding.fit, **numbers, "input_height": 1000, "patch_px": encoding.patch_px},
+        "decoder": "pyav", "versions": dict.fromkeys(("av", "libavcodec", "libavformat", "libswscale", "torch"), "00.00.000"),
         "device": "cpu", "dtype": "float32", "damage": None, "weights": "owner/name-of-weights", "revision": None,
     }

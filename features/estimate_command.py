@@ -101,7 +101,8 @@ def _encoder_or_spec(settings: "ExtractSettings", may_be_absent: bool, wanted: b
 
     spec = published_spec(settings.encoder_name, settings.encoder_config)
     if spec is not None and (not wanted or (may_be_absent and not weights_are_here(settings.encoder_config))):
-        return None, spec, [f"encoder {settings.encoder_name}: {spec.weights} was not loaded; its published shape is used, and encoding was not measured"]
+        return None, spec, [f"encoder {settings.encoder_name}: {spec.weights} was not loaded; its published shape is used, "
+                           "and encoding was not measured"]
     loaded = load_encoder(settings.encoder_name, settings.encoder_config, settings.recipe.resolved_device())
     return loaded, loaded.spec, []
 

@@ -109,8 +109,8 @@ def transformer_of(name: str, config: Record) -> Transformer | None:
         return _shape_of(name, json.loads(Path(file).read_text()))
     except (OSError, TypeError, ValueError, KeyError):
         raise ConfigError(
-            f"--gpu: the shape of encoder {name} with weights {weights} is not known: expected a checkpoint on this machine whose config.json "
-            f"has hidden_size and the number of layers, or one of {', '.join(PUBLISHED)}; leave --gpu out to measure it here"
+            f"--gpu: the shape of encoder {name} with weights {weights} is not known: expected a checkpoint on this machine "
+            f"whose config.json has hidden_size and the number of layers, or one of {', '.join(PUBLISHED)}; leave --gpu out to measure it here"
         ) from None
 
 
@@ -120,7 +120,8 @@ def _shape_of(name: str, values: dict[str, Any]) -> Transformer:
     channels = values["hidden_size"]
     mlp = values.get("intermediate_size") or round(values.get("mlp_ratio", 4.0) * channels)
     if name == "videoprism":
-        return Transformer(channels, (Layers(values["num_spatial_layers"], mlp, "frame"), Layers(values["num_temporal_layers"], mlp, "place")))
+        by_frame, by_place = Layers(values["num_spatial_layers"], mlp, "frame"), Layers(values["num_temporal_layers"], mlp, "place")
+        return Transformer(channels, (by_frame, by_place))
     number = values["num_hidden_layers"]
     if name == "timesformer" and values.get("attention_type", "divided_space_time") == "divided_space_time":
         # Over time first, without an MLP but with one projection more, as of half the channels.
@@ -139,7 +140,8 @@ def matmul_tflops(gpu: str) -> float:
         tflops = 0.0
     if not 0 < tflops < 1e6:
         raise ConfigError(
-            f"--gpu: expected one of {', '.join(MATMUL_TFLOPS)}, or a measured bf16 rate in TFLOP/s, got {gpu!r}.{nearest_name(name, MATMUL_TFLOPS)}"
+            f"--gpu: expected one of {', '.join(MATMUL_TFLOPS)}, or a measured bf16 rate in TFLOP/s, got {gpu!r}."
+            f"{nearest_name(name, MATMUL_TFLOPS)}"
         )
     return tflops
 

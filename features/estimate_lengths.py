@@ -61,7 +61,8 @@ class ProbeProcess:
         path = os.pathsep.join([str(_PROJECT_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
         # -P: a folder named like one of our packages in the current folder must not be imported instead.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "features.estimate_child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [sys.executable, "-P", "-m", "features.estimate_child"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )
 
@@ -106,7 +107,8 @@ class KnownLengths:
 
 
 def known_lengths(
-    videos: Sequence[Video], needs_fps: bool, on_video: Callable[[int, int], object] = lambda done, of: None, most: int = MOST_PROBED, jobs: int = 2,
+    videos: Sequence[Video], needs_fps: bool, on_video: Callable[[int, int], object] = lambda done, of: None,
+    most: int = MOST_PROBED, jobs: int = 2,
 ) -> KnownLengths:
     """The lengths of `videos`; `needs_fps` where frames are sampled by time. Opens at most `most` files, `jobs` at once."""
     stated = {video.id: video for video in videos if video.num_frames is not None and (video.fps is not None or not needs_fps)}
@@ -183,7 +185,8 @@ def decode_rate(videos: Sequence[Video], encoding: Encoding, recipe: ExtractConf
     with_file = [video for video in videos if video.file is not None]
     drawn = random.Random(1).sample(with_file, min(DECODE_VIDEOS, len(with_file)))
     prepare = {
-        "fit": encoding.fit, "input_height": encoding.input_hw[0], "input_width": encoding.input_hw[1], "patch_px": encoding.patch_px,
+        "fit": encoding.fit, "input_height": encoding.input_hw[0], "input_width": encoding.input_hw[1],
+        "patch_px": encoding.patch_px,
         "frame_step": encoding.frame_step, "sample_fps": encoding.sample_fps,
     }
     num_frames, cpu_s = 0, 0.0

@@ -66,8 +66,8 @@ class StoreStatus:
     def to_dict(self) -> dict[str, Any]:
         """What `status --json` prints."""
         return {
-            "store": self.store, "dataset": self.dataset, "videos": self.num_videos, "done": self.num_done, "damaged": self.num_damaged,
-            "in_hand": [asdict(video) for video in self.in_hand], "waiting": self.num_waiting, "failed": self.failed,
+            "store": self.store, "dataset": self.dataset, "videos": self.num_videos, "done": self.num_done,
+            "damaged": self.num_damaged, "in_hand": [asdict(video) for video in self.in_hand], "waiting": self.num_waiting, "failed": self.failed,
             "clips_per_s": self.clips_per_s, "clips_left": self.clips_left, "seconds_left": self.seconds_left,
             "stored_videos": self.stored_videos, "stored_bytes": self.stored_bytes, "free_bytes": self.free_bytes,
             "workers": [worker.to_dict() for worker in self.workers],
@@ -123,11 +123,14 @@ def _last_attempts(store: Store) -> dict[str, tuple[str, str]]:
 
 
 def _clips_left(
-    encoding: Encoding, videos: Mapping[str, Video], stored: Mapping[str, Any], in_hand: Mapping[str, InHand], failed: Mapping[str, str]
+    encoding: Encoding, videos: Mapping[str, Video], stored: Mapping[str, Any], in_hand: Mapping[str, InHand],
+    failed: Mapping[str, str],
 ) -> int | None:
     """Of the videos that are neither stored nor failed; one of unknown length counts as the mean of the others."""
     known, num_unknown, done = [], 0, 0
-    lengths = [expected_clips(encoding, summary.num_frames, video.fps) for video_id, video in videos.items() if (summary := stored.get(video_id))]
+    lengths = [
+        expected_clips(encoding, stored[video_id].num_frames, video.fps) for video_id, video in videos.items() if video_id in stored
+    ]
     for video_id, video in videos.items():
         if video_id in stored or video_id in failed:
             continue

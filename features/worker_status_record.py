@@ -1,4 +1,7 @@
-"""A worker's file in a store, `workers/<writer>.json`, as a value; `features.worker_status` writes it, `features.status` reads it."""
+"""A worker's file in a store, `workers/<writer>.json`, as a value.
+
+`features.worker_status` writes it, `features.status` reads it.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
