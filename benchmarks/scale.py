@@ -1,9 +1,9 @@
-"""What a large extraction takes: bytes, files, requests, GPU hours, decoding cores, network. Nothing is run; docs/scale.md explains.
+"""What a large extraction takes: bytes, files, requests, GPU hours, decoding cores, network; nothing is run.
 
     python benchmarks/scale.py [--hours 1e6] [--gpus 64] [--fps 25] [--minutes 60] [--clips-per-s 40] [--decode-fps 199] [--json]
 
-Sizes and files are those of this project's writer, from the specifications that it lays arrays out by. The rates are what you
-give: clips per second of one GPU and frames per second of one decoding core; the defaults are docs/scale.md's assumptions.
+Sizes and files are those of this project's writer, from the specifications that it lays arrays out by. docs/scale.md explains
+them. The rates are what you give: clips per second of one GPU and frames per second of one decoding core; the defaults are docs/scale.md's assumptions.
 """
 
 import argparse
@@ -107,7 +107,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value, what in (
         ("hours", 1e6, "of video"), ("gpus", 64, ""), ("fps", 25.0, "of the videos"), ("minutes", 60.0, "of one video"),
-        ("clips-per-s", 40.0, "of one GPU"), ("decode-fps", 199.0, "frames per second of one core"), ("source-mbit", 2.5, "Mbit/s of a video"),
+        ("clips-per-s", 40.0, "of one GPU"), ("decode-fps", 199.0, "frames per second of one core"),
+        ("source-mbit", 2.5, "Mbit/s of a video"),
     ):
         parser.add_argument(f"--{name}", type=type(value), default=value, help=what)
     parser.add_argument("--frame-steps", type=int, nargs="+", default=[1, 6])
@@ -120,12 +121,18 @@ def main() -> None:
         print(json.dumps({"plan": asdict(plan), "needs": [asdict(row) for row in rows]}))
         return
     read_mb_s = plan.source_mbit / 8 * plan.clips_per_s * ENCODING.clip_frames / plan.fps * plan.gpus
-    print(f"{plan.num_videos:,} videos, {plan.num_frames:.3g} frames, {plan.hours * 3600 * plan.source_mbit / 8 / 1e6:,.0f} TB of files; "
+    files_tb = plan.hours * 3600 * plan.source_mbit / 8 / 1e6
+    print(f"{plan.num_videos:,} videos, {plan.num_frames:.3g} frames, {files_tb:,.0f} TB of files; "
           f"reading them at native rate takes {read_mb_s:,.0f} MB/s\n")
     print(markdown(
-        ["storage", "frame_step", "PB", "10^6 files", "10^6 requests", "GPU hours", f"days on {plan.gpus}", "decoding core hours", "cores per GPU", "MB/s written"],
-        [[row.storage, str(row.frame_step), f"{row.petabytes:,.3g}", f"{row.million_files:,.3g}", f"{row.million_requests:,.4g}", f"{row.gpu_hours:,.0f}",
-          f"{row.days:.1f}", f"{row.decode_core_hours:,.0f}", f"{row.cores_per_gpu:.1f}", f"{row.write_mb_s:,.0f}"] for row in rows],
+        [
+            "storage", "frame_step", "PB", "10^6 files", "10^6 requests", "GPU hours", f"days on {plan.gpus}", "decoding core hours",
+            "cores per GPU", "MB/s written",
+        ],
+        [[
+            row.storage, str(row.frame_step), f"{row.petabytes:,.3g}", f"{row.million_files:,.3g}", f"{row.million_requests:,.4g}",
+            f"{row.gpu_hours:,.0f}", f"{row.days:.1f}", f"{row.decode_core_hours:,.0f}", f"{row.cores_per_gpu:.1f}", f"{row.write_mb_s:,.0f}",
+        ] for row in rows],
     ))
 
 

@@ -105,7 +105,7 @@ class Crew:
         self._serve()
 
     def lose(self, member: Member, how: str) -> Iterator[Outcome]:
-        """A worker does not run any more: its videos go to others, and its place to a new one, a bounded number of times in a row.
+        """A worker does not run any more: its videos go to others, its place to a new one, a bounded number of times in a row.
 
         Raises `WorkerError` where nobody is left to do what is left.
         """
@@ -167,8 +167,8 @@ class Crew:
     def _check_somebody_is_left(self, how: str) -> None:
         if self._dispatcher.num_left and not self.running:
             raise WorkerError(
-                f"every worker was lost more than {MOST_RESTARTS} times in a row, the last one: {how}; {self._dispatcher.num_left} videos are not "
-                "done; run the command again to continue, with fewer --workers where memory ran out"
+                f"every worker was lost more than {MOST_RESTARTS} times in a row, the last one: {how}; "
+                f"{self._dispatcher.num_left} videos are not done; run the command again to continue, with fewer --workers where memory ran out"
             )
 
 

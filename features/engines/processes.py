@@ -56,7 +56,7 @@ def _run(crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     finally:
         try:
             if not finished:
-                # Nobody takes outcomes any more: they are in the ledger, and told as progress. The first error is the one to be seen.
+                # Nobody takes outcomes any more: they are in the ledger, and told as progress. The first error is to be seen.
                 with contextlib.suppress(VjepaLocError):
                     for _ in _wind_up(crew, job):
                         pass
