@@ -1,7 +1,7 @@
 """Checkpoints of every encoder family at toy size: random weights, saved by transformers in the layout of the hub.
 
-Inputs are rectangles wherever the architecture takes them, and no two sizes of a family are equal, so that a wrong order of tokens
-cannot give the right shape by chance. `config.json` and the tensors are all that is saved: processors are written by the tests.
+Inputs are rectangles wherever the architecture takes them, and no two sizes of a family are equal, so that a wrong order of
+tokens cannot give the right shape by chance. `config.json` and the tensors are all that is saved: processors are written by the tests.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,8 @@ def _drawn(model_class: type, config: Any, **options: Any) -> torch.nn.Module:
 def vjepa2_model() -> torch.nn.Module:
     from transformers import VJEPA2Config, VJEPA2Model
 
-    sizes = {"patch_size": 8, "crop_size": 32, "frames_per_clip": 8, "hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 1}
+    sizes = {"patch_size": 8, "crop_size": 32, "frames_per_clip": 8}
+    sizes |= {"hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 1}
     predictor = {"pred_hidden_size": 24, "pred_num_attention_heads": 4, "pred_num_hidden_layers": 1}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -40,7 +41,8 @@ def videomae_model(kind: str = "VideoMAEForPreTraining", **changes: Any) -> torc
     import transformers
 
     decoder = {
-        "decoder_hidden_size": 24, "decoder_num_attention_heads": 2, "decoder_num_hidden_layers": 1, "decoder_intermediate_size": 32,
+        "decoder_hidden_size": 24, "decoder_num_attention_heads": 2, "decoder_num_hidden_layers": 1,
+        "decoder_intermediate_size": 32,
     }
     sizes = {"image_size": [24, 40], "patch_size": 8, "num_frames": 8, "tubelet_size": 2, "use_mean_pooling": False}
     return _drawn(getattr(transformers, kind), transformers.VideoMAEConfig(**{**SMALL, **decoder, **sizes, **changes}))

@@ -1,6 +1,7 @@
 """Finds a checkpoint in the layout of transformers (config.json, *.safetensors), in a local folder or on the Hugging Face hub.
 
-Older repositories hold pickles (pytorch_model.bin): they are taken where there is nothing else, by torch's loader that runs no code.
+Older repositories hold pickles (pytorch_model.bin): they are taken where there is nothing else, by torch's loader that runs
+no code.
 Every failure is one line (`WeightsError`) that says what was looked for and what to do; without a network it comes in seconds.
 """
 
@@ -56,8 +57,8 @@ class Checkpoint:
         tensors: dict[str, torch.Tensor] = {}
         for file in self._tensor_files():
             try:
-                for name, tensor in _read_pickle(file, name_in_part) if file.suffix == ".bin" else _read_safetensors(file, name_in_part):
-                    tensors[name] = tensor
+                read = _read_pickle if file.suffix == ".bin" else _read_safetensors
+                tensors.update(read(file, name_in_part))
             except WeightsError:
                 # Of `name_in_part`: it is an OSError too.
                 raise

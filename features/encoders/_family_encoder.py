@@ -7,7 +7,7 @@ Shape legend: B clips, T steps, H x W cells, C channels; pixels are (B, frames, 
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -71,9 +71,7 @@ class FamilyEncoder(ABC):
         mean, std = self._pixels().mean_and_std(checkpoint.processor(), checkpoint.weights)
         self.spec = EncoderSpec(
             family=self.FAMILY, weights=checkpoint.weights, revision=checkpoint.revision, digest=tensor_digest(tensors),
-            clip_frames=geometry.clip_frames, fixed_clip=geometry.fixed_clip, tubelet=geometry.tubelet, patch_px=geometry.patch_px,
-            input_height=geometry.input_height, input_width=geometry.input_width, channels=geometry.channels,
-            mean=mean, std=std, any_grid=geometry.any_grid,
+            mean=mean, std=std, **asdict(geometry),
         )
         self._model = self._build(model_config, tensors, checkpoint.weights).to(self.device)
 
@@ -130,24 +128,33 @@ class FamilyEncoder(ABC):
             config = self._parse(values)
         except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise WeightsError(f"{checkpoint.folder / 'config.json'}: cannot be used ({reason}); download the checkpoint again") from None
+            file = checkpoint.folder / "config.json"
+            raise WeightsError(f"{file}: cannot be used ({reason}); download the checkpoint again") from None
         if config.num_channels != 3:
             raise self._refused("RGB", f"num_channels {config.num_channels}")
         if config.hidden_size % config.num_attention_heads:
-            raise self._refused("heads that share the channels evenly", f"{config.num_attention_heads} heads, {config.hidden_size} channels")
+            sizes = f"{config.num_attention_heads} heads, {config.hidden_size} channels"
+            raise self._refused("heads that share the channels evenly", sizes)
         return config
 
     def _hint(self, model_type: Any) -> str:
         return ""
 
     def _refused(self, expected: str, got: str) -> WeightsError:
-        return WeightsError(f"encoder.weights: {self.config.weights}: encoder {self.FAMILY} expected {expected}, got {got}; choose another checkpoint")
+        return WeightsError(
+            f"encoder.weights: {self.config.weights}: encoder {self.FAMILY} expected {expected}, got {got}; "
+            f"choose another checkpoint"
+        )
 
     def _square_patch(self, size: Any, patch: Any) -> tuple[int, int, int]:
-        """(height, width, patch) in pixels of a configuration's sizes. Raises WeightsError unless whole square patches fill the input."""
+        """(height, width, patch) in pixels of a configuration's sizes.
+
+        Raises WeightsError unless whole square patches fill the input.
+        """
         height, width = _pair(size)
         patch_height, patch_width = _pair(patch)
-        if patch_height != patch_width or patch_height < 1 or height % patch_height or width % patch_width or not height or not width:
+        is_square = patch_height == patch_width > 0
+        if not is_square or min(height, width) < 1 or height % patch_height or width % patch_width:
             raise self._refused("an input of whole square patches", f"image_size {size}, patch {patch}")
         return height, width, patch_height
 
@@ -175,7 +182,8 @@ class FamilyEncoder(ABC):
         spec = self.spec
         if not spec.any_grid:
             return (height, width) == spec.input_hw
-        return height % spec.patch_px == 0 and width % spec.patch_px == 0 and height * width <= spec.input_height * spec.input_width
+        fits = height * width <= spec.input_height * spec.input_width
+        return fits and height % spec.patch_px == 0 and width % spec.patch_px == 0
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

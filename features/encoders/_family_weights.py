@@ -28,7 +28,10 @@ class TensorNames:
     others: str
 
     def read(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-        """The encoder's tensors. Raises WeightsError where there are none, or one that belongs to no known part or is there twice."""
+        """The encoder's tensors.
+
+        Raises WeightsError where there are none, or one that belongs to no known part or is there twice.
+        """
         encoder, others = re.compile(self.encoder), re.compile(self.others)
         unknown: list[str] = []
         seen: set[str] = set()
@@ -37,7 +40,10 @@ class TensorNames:
             if match := encoder.match(name):
                 short = match["name"]
                 if short in seen:
-                    raise WeightsError(f"encoder.weights: {checkpoint.weights}: expected {short} once, found it twice; download the checkpoint again")
+                    raise WeightsError(
+                        f"encoder.weights: {checkpoint.weights}: expected {short} once, found it twice; "
+                        f"download the checkpoint again"
+                    )
                 seen.add(short)
                 return short
             if not others.match(name):
@@ -67,8 +73,8 @@ def build_model(
     try:
         with _quiet():
             model, report = model_class.from_pretrained(
-                None, config=model_config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True,
-                **options,
+                None, config=model_config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True,
+                ignore_mismatched_sizes=True, **options,
             )
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -10,7 +10,8 @@ nothing here, and overlap only costs time. `first_frame_seen` and `last_frame_se
 token is known, not what it saw.
 
 Pixels: ImageNet mean and deviation; the processors of checkpoints for satellite images state their own.
-Licence of the weights: DINOv3 License (commercial use under its terms). The repositories are gated: accept it there, then `hf auth login`.
+Licence of the weights: DINOv3 License (commercial use under its terms). The repositories are gated: accept it there, then
+`hf auth login`.
 """
 
 from typing import Annotated, Any
@@ -51,7 +52,9 @@ class Encoder(FamilyEncoder):
         _, _, patch_px = self._square_patch(model_config.image_size, model_config.patch_size)
         side = self.config.input_px
         if side % patch_px:
-            raise ConfigError(f"encoder.input_px: expected a multiple of the patch of {self.config.weights}, {patch_px} px, got {side}")
+            raise ConfigError(
+                f"encoder.input_px: expected a multiple of the patch of {self.config.weights}, {patch_px} px, got {side}"
+            )
         return Geometry(CLIP_FRAMES, 1, patch_px, side, side, model_config.hidden_size, fixed_clip=False, any_grid=True)
 
     def _build(self, model_config: Any, tensors: dict[str, torch.Tensor], weights: str) -> torch.nn.Module:

@@ -2,8 +2,8 @@
 
 16 frames (base) or 8 (large) of 288 px in patches of 18 px give 16 x 16 x 16 or 8 x 16 x 16 tokens, one step per frame, in the
 order (t, h, w), no CLS. Space is attended to first, then time. Positions are learned for that size and length; transformers would
-interpolate others, here they are refused and a shorter video is padded. The tokens are the last hidden state after the final norm.
-Of video-text checkpoints (`lvt`) the same vision encoder is taken, without the layers, the pooling and the text tower behind it.
+interpolate others, here they are refused and a shorter video is padded. The tokens are the last hidden state after the final
+norm. Of video-text checkpoints (`lvt`) the same vision encoder is taken, without the layers, the pooling and the text tower behind it.
 
 Pixels: 0..1, neither mean nor deviation, whatever the processor's file says: transformers' VideoPrismProcessor switches them off.
 Licence of the weights: Apache 2.0.

@@ -1,7 +1,8 @@
 """`vivit`: ViViT with spatio-temporal attention (arXiv 2103.15691, model 1) through transformers, its `VivitModel` layout.
 
 32 frames of 224 px in tubelets of 2 give 16 x 14 x 14 tokens: CLS first (dropped here), then (t, h, w). Positions are learned for
-that size and length, so others are refused and a shorter video is padded. The tokens are the last hidden state after the final norm.
+that size and length, so others are refused and a shorter video is padded. The tokens are the last hidden state after the final
+norm.
 
 Pixels: transformers' processor gives `x / 127.5 - 1` and then, as the checkpoint of Kinetics-400 says `do_normalize`, subtracts
 0.5 and divides by 0.5 again: -3..1, while the network was trained on -1..1 (`zero_centering` in scenic's
@@ -48,7 +49,8 @@ class Encoder(FamilyEncoder):
     def _geometry(self, model_config: Any) -> Geometry:
         tubelet, *patch = model_config.tubelet_size
         height, width, patch_px = self._square_patch(model_config.image_size, patch)
-        return Geometry(self._frames(model_config.num_frames, tubelet), tubelet, patch_px, height, width, model_config.hidden_size)
+        num_frames = self._frames(model_config.num_frames, tubelet)
+        return Geometry(num_frames, tubelet, patch_px, height, width, model_config.hidden_size)
 
     def _build(self, model_config: Any, tensors: dict[str, torch.Tensor], weights: str) -> torch.nn.Module:
         from transformers import VivitModel

@@ -24,7 +24,7 @@ def encoder(request, tmp_path_factory):
         pytest.skip(f"{request.param} has no weights here: {error}")
 
 
-def noise(spec: EncoderSpec, num_clips: int, num_frames: int, height: int | None = None, width: int | None = None) -> torch.Tensor:
+def noise(spec: EncoderSpec, num_clips: int, num_frames: int, height: int = 0, width: int = 0) -> torch.Tensor:
     shape = (num_clips, num_frames, height or spec.input_height, width or spec.input_width, 3)
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
@@ -119,6 +119,7 @@ def test_threads_that_share_it_get_the_same_tokens(encoder):
 
 def test_frames_that_do_not_fit_are_refused(encoder):
     spec = encoder.spec
-    for frames in (noise(spec, 1, spec.clip_frames).float(), noise(spec, 1, spec.clip_frames)[:, :, :-1], noise(spec, 1, spec.clip_frames)[0]):
+    clip = noise(spec, 1, spec.clip_frames)
+    for frames in (clip.float(), clip[:, :, :-1], clip[0]):
         with pytest.raises(ConfigError, match="expected uint8 frames .* got torch"):
             encoder.encode(frames)

@@ -78,8 +78,8 @@ def test_a_folder_without_tensors_is_refused(folder):
         ({"preprocessor_config.json": {"image_mean": 1}}, {"image_mean": 1}),
         ({"preprocessor_config.json": {"image_mean": 1}, "video_preprocessor_config.json": {"image_mean": 2}}, {"image_mean": 2}),
         ({"processor_config.json": {"image_processor": {"image_mean": 3}, "processor_class": "P"}}, {"image_mean": 3}),
-        ({"processor_config.json": {"image_processor": {"image_mean": 3}, "video_processor": {"image_mean": 4}}}, {"image_mean": 4}),
-        ({"preprocessor_config.json": {"image_mean": 1}, "processor_config.json": {"video_processor": {"image_mean": 4}}}, {"image_mean": 1}),
+        ({"processor_config.json": {"image_processor": {"a": 3}, "video_processor": {"a": 4}}}, {"a": 4}),
+        ({"preprocessor_config.json": {"a": 1}, "processor_config.json": {"video_processor": {"a": 4}}}, {"a": 1}),
     ],
     ids=["none", "older", "newer", "combined", "combined-video", "own-file-first"],
 )

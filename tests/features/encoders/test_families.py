@@ -158,7 +158,8 @@ def test_the_same_encoder_is_found_in_every_kind_of_checkpoint(name, kind, tmp_p
 def test_sharded_checkpoints_hold_the_same_encoder(name, model, folder, tmp_path):
     model.save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
     assert (tmp_path / "sharded" / "model.safetensors.index.json").is_file()
-    assert build(name, tmp_path / "sharded").spec == build(name, folder).spec.model_copy(update={"weights": str(tmp_path / "sharded")})
+    whole, parts = build(name, folder).spec, build(name, tmp_path / "sharded").spec
+    assert parts == whole.model_copy(update={"weights": str(tmp_path / "sharded")})
 
 
 def test_pickled_checkpoints_hold_the_same_encoder(name, folder):
@@ -185,9 +186,9 @@ def test_every_tensor_must_fit(name, folder, kind):
     key = f"{INSIDE[name]}.{last_norm}".lstrip(".")
     change, message = {
         "missing": (lambda found: found.pop(key), r"1 encoder tensors do not fit config.json; .*bias: missing; download"),
-        "unknown": (lambda found: found.update({f"{key}_2": torch.zeros(2)}), r"1 encoder tensors .*bias_2: not in the architecture"),
+        "unknown": (lambda found: found.update({f"{key}_2": torch.zeros(2)}), "1 encoder tensors .*bias_2: not in the architecture"),
         "shape": (lambda found: found.update({key: torch.zeros(2)}), r"bias: expected \(48,\), found \(2,\)"),
-        "elsewhere": (lambda found: found.update({"neck.bias": torch.zeros(2)}), r"1 of its tensors belong to no known part .* neck.bias"),
+        "elsewhere": (lambda found: found.update({"neck.bias": torch.zeros(2)}), "1 of its tensors belong to no known .* neck.bias"),
         "twice": (lambda found: found.update({AGAIN[name]: torch.zeros(48)}), "expected .*bias once, found it twice; download"),
     }[kind]
     change_tensors(folder, change)
@@ -220,7 +221,8 @@ def test_other_frames_are_refused(name, folder):
     encoder = build(name, folder)
     frames = noise(encoder, 1)
     spec = encoder.spec
-    wrong = [frames.float(), frames[0], frames[:, :, :-1], frames[..., :2], frames[:, :0], frames[:, :, : spec.patch_px].repeat(1, 1, 30, 1, 1)]
+    tall = frames[:, :, : spec.patch_px].repeat(1, 1, 30, 1, 1)
+    wrong = [frames.float(), frames[0], frames[:, :, :-1], frames[..., :2], frames[:, :0], tall]
     if spec.fixed_clip:
         wrong += [frames[:, : spec.tubelet], frames.repeat(1, 2, 1, 1, 1)]
     for given in wrong:
