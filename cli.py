@@ -90,7 +90,8 @@ def extract(
         print(report.summary())
         print(f"store: {settings.store}")
     if stop.is_set():
-        say(f"{stop}: ended; what is complete is kept, run the command again to continue")
+        if stop.exit_code != INTERRUPTED:
+            say(f"{stop}: ended; what is complete is kept, run the command again to continue")
         raise typer.Exit(stop.exit_code)
     raise typer.Exit(int(bool(report.failed)))
 

@@ -92,6 +92,8 @@ class Pipeline:
             encoders = [threading.Thread(target=self._guarded(self._stage.run), daemon=True) for _ in range(self._num_encoders)]
             writers = [threading.Thread(target=self._guarded(self._write_all), daemon=True) for _ in range(self._config.write_threads)]
             self._num_decoding = len(decoders)
+            if stop is not None and stop.is_set():
+                self._agenda.stop()
             for thread in (*decoders, *encoders, *writers):
                 thread.start()
             try:
@@ -116,10 +118,10 @@ class Pipeline:
     def _until_the_end(self, stop: threading.Event | None) -> Iterator[Progress]:
         grace_ends_s, decoding_ended = None, False
         while True:
-            event = self._next_event()
             if stop is not None and stop.is_set() and grace_ends_s is None:
                 grace_ends_s = time.monotonic() + self._config.stop_grace_s
                 yield self._begin_to_stop()
+            event = self._next_event()
             if grace_ends_s is not None and time.monotonic() > grace_ends_s:
                 grace_ends_s = float("inf")
                 self._drop(self._in_hand(), f"stopped, and not finished within {self._config.stop_grace_s:g} s")

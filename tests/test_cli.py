@@ -122,7 +122,7 @@ def test_without_arguments_the_help_is_printed(run):
         (["extrct"], "error: No such command 'extrct'. Did you mean 'extract'?"),
         (["extract", "--sore", "x"], "error: No such option: --sore"),
         (["train-head", "--epochs", "many"], "error: Invalid value for '--epochs'"),
-        (["extract", "--encoder", "tini"], "unknown encoder 'tini', expected one of: tiny, vjepa2. Did you mean 'tiny'?"),
+        (["extract", "--encoder", "tini"], "unknown encoder 'tini', expected one of: dinov3, timesformer, tiny, videomae, videoprism, vivit, vjepa2. Did you mean 'tiny'?"),
         (["extract", "--set", "extract.fits=crop"], "--set extract.fits=crop: [extract] has no key 'fits'"),
         (["extract", "--dataset", "absent.json"], "dataset file absent.json does not exist. Make one from other annotations with "
          "`python cli.py convert`, or try `make demo`, which needs no data."),
@@ -184,19 +184,35 @@ def test_an_interrupted_command_says_so(workspace, run, monkeypatch):
     assert code == 130 and "run the command again to continue" in err
 
 
-@pytest.mark.parametrize(("command", "work"), [
-    (["extract"], "features.extract.extract_dataset"), (["store", "repair"], "features.repair.repair_store"),
-])
-def test_sigterm_ends_an_extraction_with_143_and_one_line(workspace, run, monkeypatch, command, work):
+def test_sigterm_ends_a_repair_with_143_and_one_line(workspace, run, monkeypatch):
     def terminated(*args):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(work, terminated)
+    monkeypatch.setattr("features.repair.repair_store", terminated)
     with pytest.raises(SystemExit, match="143"):
-        cli.main(command)
+        cli.main(["store", "repair"])
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "code"), [(signal.SIGTERM, "SIGTERM: ended", 143), (signal.SIGINT, "interrupted", 130)]
+)
+def test_a_signal_lets_an_extraction_end_in_its_own_way(workspace, run, monkeypatch, number, line, code):
+    from features.extract import extract_dataset
+
+    def stopped(*args):
+        os.kill(os.getpid(), number)
+        return extract_dataset(*args)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr("features.engines.local.extract_dataset", stopped)
+    found, out, err = run("extract")
+    assert found == code and signal.getsignal(number) is before
+    assert err.splitlines()[-1] == f"{line}; what is complete is kept, run the command again to continue"
+    assert err.count("run the command again") == 1
+    assert "0 done" in out, "asked to stop before the first video"
 
 
 def test_extract_twice_then_the_store_commands(workspace, run):
