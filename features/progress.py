@@ -7,12 +7,16 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from features.outcome import ClipsEncoded, Outcome, Stopping, VideoRetried, VideoStarted
 from features.outcome import Progress as Event
 
-MOST_ID_LETTERS = 24
+MOST_ID_LETTERS, FEWEST_ID_LETTERS = 24, 8
+
+# What the columns beside the description take, with a short bar.
+_OTHER_COLUMNS = 52
 
 
 class ClipRateColumn(ProgressColumn):
@@ -41,7 +45,7 @@ class ExtractionProgress:
         self._start_s = time.monotonic()
         self._console = console
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"), ClipRateColumn(),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), ClipRateColumn(Column(no_wrap=True)),
             TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("extract", total=self.num_clips_left)
@@ -76,7 +80,7 @@ class ExtractionProgress:
             self._finish(event)
 
     def _finish(self, outcome: Outcome) -> None:
-        self._num_finished += 1
+        self._num_finished += outcome.status != "dropped"
         self._in_hand.pop(outcome.video_id, None)
         self._clips_left[outcome.video_id] = 0.0
         self._update()
@@ -97,13 +101,19 @@ class ExtractionProgress:
         )
 
     def _description(self) -> str:
-        """Short enough to leave the bar a place, whatever the ids are like."""
+        """Short enough to leave the other columns their places, whatever the ids are like and however narrow the terminal is."""
         place = f"{self._num_finished} of {self._num_videos} videos"
         if not self._in_hand:
             return place
         first, *others = self._in_hand
-        name = first if len(first) <= MOST_ID_LETTERS else f"{first[: MOST_ID_LETTERS - 3]}..."
-        return f"{place}, {escape(name)}{f' and {len(others)} more' if others else ''}"
+        more = f" and {len(others)} more" if others else ""
+        room = min(MOST_ID_LETTERS, self._console.width - _OTHER_COLUMNS - len(place) - len(", ") - len(more))
+        if room < FEWEST_ID_LETTERS:
+            return place
+        # A line break in an id would tear the bar apart; some letters are two columns wide.
+        name = Text(" ".join(first.split()))
+        name.truncate(room, overflow="ellipsis")
+        return f"{place}, {escape(name.plain)}{more}"
 
     def _print(self, line: str) -> None:
         # Plain text: what stands in brackets in a file's name is no markup, and a line is not cut at the terminal's width.

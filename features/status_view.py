@@ -89,7 +89,8 @@ def _worker_table(workers: list[ShownWorker], narrow: bool) -> Table:
     machines = {worker.record.owner.machine.rpartition(".")[0] for worker in workers}
     columns = ["worker", "state", "done", "failed", "clips/s", "in hand"]
     if not narrow:
-        columns = ["worker", "state", "device", "up", "done", "skipped", "failed", "clips/s", "mean", "busy", "in hand"]
+        busy = ["busy"] if any(worker.record.stages for worker in workers) else []
+        columns = ["worker", "state", "device", "up", "done", "skipped", "failed", "clips/s", "mean", *busy, "in hand"]
     table = _table("workers", *columns)
     for worker in workers:
         cells = _cells(worker, with_machine=len(machines) > 1 or not narrow)

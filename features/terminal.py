@@ -32,7 +32,7 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table, None as an empty cell; without a terminal as wide as its contents, so that nothing is cut."""
-    table = Table(title=Text(title), title_justify="left")
+    table = Table()
     for column in columns:
         table.add_column(Text(column), overflow="fold")
     for row in rows:
@@ -40,6 +40,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     console = Console()
     if not console.is_terminal:
         console.width = Console(width=_ANY_WIDTH).measure(table).maximum
+    # Not the table's own title, which would be broken at the table's width.
+    console.print(Text(title), soft_wrap=True)
     console.print(table)
 
 

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from features.outcome import ClipsEncoded, Extracted, Outcome, VideoStarted
@@ -32,7 +33,7 @@ def test_without_a_terminal_there_is_a_line_per_video_that_was_done_or_failed():
 
 def test_on_a_terminal_there_is_a_bar_with_a_rate():
     text = shown(EVENTS, {"a": 3, "b": 3}, terminal=True)
-    assert "clips/s" in text and "3/3 clips" in text, "the clips of a skipped video leave the total"
+    assert "clips/s" in text and "3/3" in text, "the clips of a skipped video leave the total"
     assert "done    a" not in text
 
 
@@ -41,3 +42,27 @@ def test_a_video_of_unknown_length_counts_as_the_mean_of_the_others():
     assert progress.num_clips_left == 9
     progress(ClipsEncoded("c", 5))
     assert progress.num_clips_left == 6, "a video that is longer than expected does not make the others shorter"
+
+
+def bar_with(events, width: int) -> list[str]:
+    """The lines of the bar after `events` that took five seconds."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    progress = ExtractionProgress({f"v{number}": 92 for number in range(40)}, console)
+    progress._start_s -= 5.0
+    for event in events:
+        progress(event)
+    console.print(progress._bar)
+    return [line for line in console.file.getvalue().splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("first", ["日本語の動画ファイル名はとても長いです", "line\nbreak", "[bold]x", "c" * 200])
+def test_the_bar_is_one_line_in_narrow_terminals_whatever_the_ids_are_like(width, first):
+    lines = bar_with([VideoStarted(first), VideoStarted("v1"), ClipsEncoded("v1", 12)], width)
+    assert len(lines) == 1, lines
+    assert "0 of 40 videos" in lines[0] and "12/3680" in lines[0] and "2.4 clips/s" in lines[0] and "-:--:--" in lines[0]
+    assert ("and 1 more" in lines[0]) == (width > 60), lines
+
+
+def test_videos_that_were_dropped_are_not_counted_as_finished():
+    assert "1 of 40 videos" in bar_with([DONE, Outcome("v1", "dropped", "stopped")], 80)[0]
