@@ -16,7 +16,7 @@ from features.outcome import Progress as Event
 MOST_ID_LETTERS, FEWEST_ID_LETTERS = 24, 8
 
 # What the columns beside the description take, with a short bar.
-_OTHER_COLUMNS = 52
+_OTHER_COLUMNS = 45
 
 
 class ClipRateColumn(ProgressColumn):

@@ -65,4 +65,4 @@ def test_the_bar_is_one_line_in_narrow_terminals_whatever_the_ids_are_like(width
 
 
 def test_videos_that_were_dropped_are_not_counted_as_finished():
-    assert "1 of 40 videos" in bar_with([DONE, Outcome("v1", "dropped", "stopped")], 80)[0]
+    assert "1 of 40 videos" in bar_with([DONE, Outcome("v1", "dropped", "stopped")], 80)[-1]
