@@ -27,6 +27,8 @@ LEASE_S = 24 * 3600.0
 CLAIM_LEASE_S = 3600.0
 RENEW_EVERY_S = 60.0
 FOLDER = "claims"
+# PROC_PID_INIT_INO of Linux: the machine's own, outside all containers.
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,15 @@ class Owner:
 
 
 def machine_name() -> str:
-    """Host name and, where the system tells it, its boot: process numbers mean something only within one."""
+    """Host name and, where the system tells it, its boot and, in a container, that: process numbers mean something only within one."""
     boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}.{boot.read_text().strip()[:8]}" if boot.exists() else socket.gethostname()
+    if not boot.exists():
+        return socket.gethostname()
+    # Containers on one machine may have its name in common, and each counts its processes from 1.
+    namespace = Path("/proc/self/ns/pid")
+    number = namespace.stat().st_ino if namespace.exists() else _FIRST_PID_NAMESPACE
+    container = "" if number == _FIRST_PID_NAMESPACE else f".{number:x}"
+    return f"{socket.gethostname()}.{boot.read_text().strip()[:8]}{container}"
 
 
 def _process_start(pid: int) -> str:

@@ -11,7 +11,7 @@ length of a video nor with their number. A video that fails costs itself alone; 
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,10 +23,11 @@ from features.clip_queue import ClipQueue, QueuedClip
 from features.clips import Clip, ClipAssembler, ClipRule, expected_steps
 from features.decode_protocol import DecodeSummary, FrameBatch, Prepare
 from features.decode_worker import DecodeWorker
+from features.durable import storage_errors
 from features.encode_stage import EncodeStage, Encoder
 from features.outcome import IN_OTHER_HANDS, ClipsEncoded, Outcome, Progress, StageTimes, Stopping, VideoStarted
 from features.recipe import ExtractConfig
-from features.resume import Action
+from features.resume import Action, Decision
 from features.store import Store
 from features.torch_threads import torch_threads
 from features.verdicts import Dropped, Verdicts
@@ -74,6 +75,7 @@ class Pipeline:
         self._to_write: deque[VideoJob] = deque()
         self._being_written: set[VideoJob] = set()
         self._writing_ends = False
+        self._begins_no_more = ""
         self._events: queue.SimpleQueue[Progress | BaseException | str] = queue.SimpleQueue()
         self._stream = torch.cuda.Stream(encoder.device) if on_cuda else None
 
@@ -94,9 +96,9 @@ class Pipeline:
             self._num_decoding = len(decoders)
             if stop is not None and stop.is_set():
                 self._agenda.stop()
-            for thread in (*decoders, *encoders, *writers):
-                thread.start()
             try:
+                for thread in (*decoders, *encoders, *writers):
+                    thread.start()
                 yield from self._until_the_end(stop)
             finally:
                 self._drop_all("interrupted")
@@ -143,7 +145,7 @@ class Pipeline:
 
     def _begin_to_stop(self) -> Stopping:
         self._stop_agenda("stopped before it was tried again")
-        in_hand = self._in_hand()
+        in_hand = self._in_hand_at_the_end("stopped before it was begun")
         finishing, dropping = ([job for job in in_hand if job.is_decoded is decoded] for decoded in (True, False))
         self._drop(dropping, "stopped before its last frame was decoded")
         return Stopping(*(tuple(sorted(job.video.id for job in jobs)) for jobs in (finishing, dropping)))
@@ -152,11 +154,18 @@ class Pipeline:
         with self._changed:
             return [job for job in self._jobs if not job.failed]
 
+    def _in_hand_at_the_end(self, reason: str) -> list[VideoJob]:
+        """What is in hand, to which nothing is added from now on."""
+        with self._changed:
+            self._begins_no_more = self._begins_no_more or reason
+            return self._in_hand()
+
     def _drop(self, jobs: list[VideoJob], reason: str) -> None:
         for job in jobs:
             self._fail(job, Dropped(reason))
-            if job.worker is not None:
-                job.worker.interrupt()
+            # Its thread takes it away when it is done with it.
+            if (worker := job.worker) is not None:
+                worker.interrupt()
 
     def _stop_agenda(self, reason: str) -> None:
         for attempt in self._agenda.stop():
@@ -164,7 +173,7 @@ class Pipeline:
 
     def _drop_all(self, reason: str) -> None:
         self._stop_agenda(reason)
-        self._drop(self._in_hand(), reason)
+        self._drop(self._in_hand_at_the_end(reason), reason)
         # Whoever still encodes now does it for a video that was dropped.
         self._stage.interrupt(Dropped)
 
@@ -206,13 +215,21 @@ class Pipeline:
             if self._look_again and not attempt.is_last_look and self._agenda.repeat(replace(attempt, is_last_look=True)):
                 return
             return self._verdicts.settle(Outcome(video.id, "skipped", IN_OTHER_HANDS))
-        if decision.action is Action.EXTRACT and self._store.commit_of(video.id) is not None:
-            # Its holder was done with it between the decision and the claim.
-            claim.release()
-            return self._verdicts.settle(Outcome(video.id, "skipped", "another process stored it"))
         job = VideoJob(attempt, claim, worker)
-        with self._changed:
-            self._jobs.add(job)
+        try:
+            is_overtaken = self._is_overtaken(decision)
+            with self._changed:
+                if self._begins_no_more:
+                    raise Dropped(self._begins_no_more)
+                if not is_overtaken:
+                    self._jobs.add(job)
+        except BaseException:
+            job.close()
+            raise
+        if is_overtaken:
+            # Its holder was done with it between the decision and the claim.
+            job.close()
+            return self._verdicts.settle(Outcome(video.id, "skipped", "another process stored it"))
         self._events.put(VideoStarted(video.id))
         self._queue.start_producing()
         try:
@@ -227,6 +244,14 @@ class Pipeline:
             if is_settled and job.failed:
                 # It was opened after it had failed and been closed.
                 job.close()
+
+    def _is_overtaken(self, decision: Decision) -> bool:
+        """Whether the store holds something newer than what was decided upon."""
+        if decision.action is Action.REPLACE and decision.replaces is None:
+            return False
+        with storage_errors(f"looking for video {decision.video.id!r}", self._store.path):
+            commit = self._store.commit_of(decision.video.id)
+        return commit is not None and commit.path != decision.replaces
 
     def _decode(self, job: VideoJob, worker: DecodeWorker) -> None:
         video, assembler = job.video, ClipAssembler(self._rule)
@@ -288,8 +313,9 @@ class Pipeline:
             self._fail(job, error)
 
     def _tell_clips(self, clips: list[QueuedClip]) -> None:
-        for video_id in sorted({clip.job.video.id for clip in clips}):
-            self._events.put(ClipsEncoded(video_id, sum(clip.job.video.id == video_id for clip in clips)))
+        # Of a video that was given up its outcome may be out already, after which nothing is said of it.
+        for video_id, number in sorted(Counter(clip.job.video.id for clip in clips if not clip.job.failed).items()):
+            self._events.put(ClipsEncoded(video_id, number))
 
     def _fail(self, job: VideoJob, error: BaseException) -> None:
         with self._changed:
@@ -369,4 +395,6 @@ class Pipeline:
 def _join(threads: Iterable[threading.Thread]) -> None:
     end_s = time.monotonic() + _JOIN_S
     for thread in threads:
-        thread.join(max(0.0, end_s - time.monotonic()))
+        # Where the system gives no more threads, the last of them were not started.
+        if thread.ident is not None:
+            thread.join(max(0.0, end_s - time.monotonic()))

@@ -5,7 +5,7 @@ changed, the video is refused or extracted again, as the user chooses: what was 
 they are gone. It is extracted again where files of the store are gone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -29,11 +29,12 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """`reason` is empty where there is nothing to explain."""
+    """`reason` is empty where there is nothing to explain; `replaces` is the generation that a `REPLACE` was decided upon."""
 
     video: Video
     action: Action
     reason: str = ""
+    replaces: str | None = None
 
 
 def decide(video: Video, store: Store | None, compare: Compare = "time", on_mismatch: OnMismatch = "refuse") -> Decision:
@@ -44,10 +45,12 @@ def decide(video: Video, store: Store | None, compare: Compare = "time", on_mism
     try:
         if video.file is None:
             raise VideoError(f"video {video.id!r}: the dataset names no `file` for it")
-        if store is None or store.commit_of(video.id) is None:
+        commit = None if store is None else store.commit_of(video.id)
+        if commit is None:
             source_files(video.file)
             return Decision(video, Action.EXTRACT)
-        return _decide_stored(video, store, compare, on_mismatch)
+        decision = _decide_stored(video, store, compare, on_mismatch)
+        return replace(decision, replaces=commit.path) if decision.action is Action.REPLACE else decision
     except VideoError as error:
         return Decision(video, Action.REFUSE, str(error))
 

@@ -167,12 +167,13 @@ def dataset_of_share(dataset: Dataset, share: Share) -> tuple[Dataset, list[str]
         return dataset, []
     videos = list(dataset.videos.values())
     lengths = expected_lengths(videos)
-    shares = divide(videos, share.count, lengths)
-    ids = {video.id for video in shares[share.index]}
+    # Beyond one share per video all are empty, however many a launcher speaks of.
+    shares = divide(videos, min(share.count, max(1, len(videos))), lengths)
+    ids = {video.id for video in shares[share.index]} if share.index < len(shares) else set()
     mine = [video for video in videos if video.id in ids]
     note = (
         f"share {share.index} of {share.count} (from 0; {share.why}): {len(mine)} of {len(videos)} videos, "
-        f"{_total(mine, lengths)} of {_total(videos, lengths)} {lengths.unit}; division {_digest(shares)}"
+        f"{_total(mine, lengths)} of {_total(videos, lengths)} {lengths.unit}; division {_digest(shares, share.count)}"
     )
     return Dataset(dataset.labels, {video.id: video for video in mine}, path=dataset.path), [note]
 
@@ -181,8 +182,8 @@ def _total(videos: Iterable[Video], lengths: Lengths) -> str:
     return f"{sum(lengths.of[video.id] for video in videos):,}"
 
 
-def _digest(shares: Sequence[Sequence[Video]]) -> str:
-    digest = hashlib.sha256()
+def _digest(shares: Sequence[Sequence[Video]], count: int) -> str:
+    digest = hashlib.sha256(b"" if count == len(shares) else str(count).encode())
     for share in shares:
         for video in share:
             digest.update(video.id.encode(errors="surrogatepass") + b"\0")

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from features.claims import CLAIM_LEASE_S, RENEW_EVERY_S, ClaimFolder, Owner, _process_start, has_lapsed, read_claim
+from features.claims import CLAIM_LEASE_S, RENEW_EVERY_S, ClaimFolder, Owner, _process_start, has_lapsed, machine_name, read_claim
 from features.places.local import LocalPlace
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -101,3 +104,14 @@ def test_this_process_is_not_gone():
     assert not mine.is_gone()
     assert replace(mine, started="0").is_gone()
     assert not replace(mine, machine="elsewhere", started="0").is_gone()
+
+
+def test_a_container_of_the_same_name_is_another_machine(place, claims):
+    """Its process numbers mean something else: who looks one up here would find nobody, and take the claim."""
+    if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode:
+        pytest.skip("this machine does not allow process namespaces")
+    code = "from features.claims import machine_name; print(machine_name())"
+    other = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.strip()
+    assert other.startswith(machine_name() + ".") and other != machine_name()

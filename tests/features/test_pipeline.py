@@ -1,7 +1,9 @@
 """Several videos at once: the same bytes whatever the number of workers, and what is lost when something goes wrong."""
 
+import errno
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from features import durable, shards, video_job
 from features import pipeline as pipeline_module
-from features import video_job
 from features.decode_worker import DecodeWorker
 from features.encoders.tiny import Config, Encoder
 from features.extract import extract_dataset, run_decisions
 from features.outcome import ClipsEncoded, Stopping, VideoRetried, VideoStarted
 from features.recipe import ExtractConfig
-from features.resume import Action, Decision
+from features.resume import Action, Decision, decide
 from features.store import create_or_open_store, open_store
+from tests.features.conftest import number_of
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import DecodeTimeoutError, StoreError
 
@@ -273,6 +276,18 @@ def test_a_video_that_another_process_stored_meanwhile_is_not_encoded_again(thre
     assert not any(isinstance(event, ClipsEncoded) for event in events)
 
 
+def test_a_video_that_another_process_replaced_meanwhile_is_not_replaced_again(clip_writer, tmp_path, tiny):
+    data = Dataset((), {"a": Video(id="a", file=clip_writer(tmp_path / "a.mp4", num_frames=20))})
+    extract_dataset(data, tmp_path / "store", tiny, ONE)
+    clip_writer(tmp_path / "a.mp4", num_frames=30)
+    store, redo = open_store(tmp_path / "store"), ONE.model_copy(update={"on_mismatch": "redo"})
+    decided = [decide(video, store, on_mismatch="redo") for video in data.videos.values()]
+    assert extract_dataset(data, store.path, tiny, redo).ids("done") == ["a"]
+    replaced = store.commit_of("a").path
+    assert run_decisions(decided, store, tiny, redo, lambda event: None).outcomes[0].reason == "another process stored it"
+    assert store.commit_of("a").path == replaced
+
+
 def test_a_retry_that_a_stop_overtakes_is_told_as_dropped(three, tmp_path, tiny, monkeypatch):
     stop = threading.Event()
 
@@ -295,3 +310,134 @@ def test_the_seconds_of_the_stages_add_up(three, tmp_path, tiny):
     assert min(times.decode_s, times.encode_s, times.write_s) > 0
     for stage_s in (times.encode_s + times.encode_wait_s + times.encode_blocked_s, times.write_s + times.write_wait_s):
         assert 0.5 * times.wall_s < stage_s <= 1.01 * times.wall_s
+
+
+def failing_where(condition, answer):
+    """`tiny`, which gives `answer(tokens)` for a batch with a frame that `condition` is true of."""
+
+    class Failing(Encoder):
+        def encode(self, frames_BTHWC3):
+            tokens_BTHWC = super().encode(frames_BTHWC3)
+            return answer(tokens_BTHWC) if any(condition(number_of(clip[0].numpy())) for clip in frames_BTHWC3) else tokens_BTHWC
+
+    return Failing(Config())
+
+
+def refuse(tokens_BTHWC):
+    raise RuntimeError("not this one")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (refuse, "RuntimeError: not this one"),
+        (lambda tokens: tokens[:-1], ", 8, rows, columns, 192) for frames of shape"),
+        (lambda tokens: torch.cat([tokens, tokens[:, :1]], 1), ", 9, 16, 16, 192); the encoder is broken"),
+        (lambda tokens: tokens[..., :-1], ", 8, 16, 16, 191); the encoder is broken"),
+        (lambda tokens: None, "got NoneType"),
+    ],
+)
+def test_what_the_encoder_cannot_take_costs_its_own_video_and_not_its_neighbours_in_a_batch(clip, tmp_path, answer, reason):
+    lengths = {"long": 64, "a": 16, "b": 16, "c": 16}
+    dataset = Dataset((), {name: Video(id=name, file=clip(f"{name}.mp4", num_frames=number, width=128, height=128)) for name, number in lengths.items()})
+    encoder = failing_where(lambda number: number >= 16, answer)
+    report = extract_dataset(dataset, tmp_path / "store", encoder, MANY.model_copy(update={"batch_clips": 3, "threads": 1}))
+    assert sorted(report.ids("done")) == ["a", "b", "c"] and reason in report.failed["long"]
+    extract_dataset(dataset, tmp_path / "right", Encoder(Config()), ONE)
+    for name in "abc":
+        ours, right = (open_store(tmp_path / folder).video(name).read_codes() for folder in ("store", "right"))
+        np.testing.assert_array_equal(ours[0], right[0])
+
+
+def left_behind(store_path: Path) -> list[str]:
+    return [str(path) for folder in ("staging", "claims") for path in (store_path / folder).rglob("*")]
+
+
+def test_a_store_that_does_not_answer_after_the_claim_keeps_no_claim(three, tmp_path, tiny):
+    store = create_or_open_store(tmp_path / "store", ONE.encoding(tiny.spec))
+    commit_of, calls = store.commit_of, []
+
+    def refuse_once(video_id):
+        calls.append(video_id)
+        if calls.count("a") == 1 and video_id == "a":
+            raise OSError(errno.EIO, "Input/output error")
+        return commit_of(video_id)
+
+    store.commit_of = refuse_once
+    decisions = [Decision(video, Action.EXTRACT) for video in three.videos.values()]
+    report = run_decisions(decisions, store, tiny, ONE, lambda event: None)
+    assert sorted(report.ids("done")) == ["a", "b", "c"], report.outcomes
+    assert left_behind(store.path) == []
+
+
+@pytest.mark.parametrize("by_stop", [True, False])
+def test_a_video_that_is_claimed_while_everything_ends_is_not_begun(clip, tmp_path, tiny, by_stop):
+    store = create_or_open_store(tmp_path / "store", ONE.encoding(tiny.spec))
+    claiming, stopped, stop, events = threading.Event(), threading.Event(), threading.Event(), []
+    claim = store.claim
+
+    def slow_claim(video_id):
+        claiming.set()
+        stopped.wait(10)
+        return claim(video_id)
+
+    store.claim = slow_claim
+    running = pipeline_module.Pipeline(store, tiny, ONE)
+    video = Video(id="a", file=clip("a.mp4", num_frames=40))
+    drop_all = running._drop_all
+
+    def drop_and_tell(reason):
+        drop_all(reason)
+        stopped.set()
+
+    running._drop_all = drop_and_tell
+    threading.Timer(0.0, lambda: (claiming.wait(10), stop.set() if by_stop else running._events.put(RuntimeError("the end")))).start()
+    try:
+        for event in running.run([Decision(video, Action.EXTRACT)], stop):
+            events.append(event)
+            if isinstance(event, Stopping):
+                stopped.set()
+    except RuntimeError:
+        assert not by_stop
+    assert VideoStarted("a") not in events
+    assert store.ledger and [entry["outcome"] for entry in store.ledger.entries()] == ["dropped"]
+    assert store.video_ids() == [] and left_behind(store.path) == []
+
+
+def test_a_disk_that_refuses_after_the_commit_does_not_make_it_undone(three, tmp_path, tiny, monkeypatch):
+    def sync_folder(path):
+        if path.name == "commits":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(durable, "sync_folder", sync_folder)
+    report = extract_dataset(three, tmp_path / "store", tiny, ONE)
+    assert report.ids("done") == ["a", "b", "c"] == open_store(tmp_path / "store").video_ids(), report.outcomes
+    assert left_behind(tmp_path / "store") == []
+
+
+def test_files_that_cannot_be_closed_are_closed_once_and_discarded(three, tmp_path, tiny, monkeypatch):
+    real_close, closed = os.close, []
+
+    def close(fd):
+        real_close(fd)
+        closed.append(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(shards.os, "close", lambda fd: close(fd) if sys._getframe(1).f_code.co_filename == shards.__file__ else real_close(fd))
+    num_open = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StoreError, match="Input/output error"):
+        extract_dataset(three, tmp_path / "store", tiny, ONE.model_copy(update={"retries": 0}))
+    assert closed and len(os.listdir("/proc/self/fd")) <= num_open
+    assert left_behind(tmp_path / "store") == []
+
+
+def test_clips_are_told_before_the_outcome_of_their_video(videos, tmp_path, tiny):
+    events = []
+    extract_dataset(videos, tmp_path / "store", tiny, MANY, on_progress=events.append)
+    settled = set()
+    for event in events:
+        if isinstance(event, ClipsEncoded):
+            assert event.video_id not in settled
+        elif not isinstance(event, (VideoStarted, VideoRetried)):
+            settled.add(event.video_id)
+    assert sum(event.num_clips for event in events if isinstance(event, ClipsEncoded)) == 14

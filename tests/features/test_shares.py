@@ -150,3 +150,12 @@ def test_one_share_is_everything_and_needs_no_note():
 
 def test_more_shares_than_videos_leave_some_empty():
     assert ids(divide(videos(1), 3)) == [["v000"], [], []]
+
+
+def test_more_shares_than_memory_could_hold():
+    data = Dataset((), {video.id: video for video in videos(5, 7, 3)})
+    of_share = {index: dataset_of_share(data, Share(index, 999_999_999, "here")) for index in (0, 1, 2, 3, 999_999_998)}
+    assert [list(mine.videos) for mine, _ in of_share.values()] == [["v001"], ["v000"], ["v002"], [], []]
+    digests = {note.rpartition(" ")[2] for _, (note,) in of_share.values()}
+    assert len(digests) == 1
+    assert dataset_of_share(data, Share(0, 4, "here"))[1][0].rpartition(" ")[2] not in digests, "another number is another division"
