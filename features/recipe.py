@@ -22,6 +22,10 @@ MOST_CPU_ENCODERS = 8
 # About what one H200 asks for, with sampling (docs/scale.md); each takes 0.25 GB.
 MOST_DECODE_WORKERS = 32
 GPU_BATCH_CLIPS = 4
+# Far beyond any machine: a slip of the keyboard must not start threads and processes until the machine stands still.
+MOST_ASKED_FOR = 1024
+
+HowMany = Annotated[int, Field(ge=0, le=MOST_ASKED_FOR)]
 
 
 def usable_cores() -> int:
@@ -53,10 +57,10 @@ class ExtractConfig(Record):
     compare: Compare = "time"
     on_mismatch: OnMismatch = "refuse"
     deadline_s: PositiveFloat = 60.0
-    batch_clips: NaturalInt = 0
-    decode_workers: NaturalInt = 0
-    threads: NaturalInt = 0
-    write_threads: PositiveInt = 2
+    batch_clips: HowMany = 0
+    decode_workers: HowMany = 0
+    threads: HowMany = 0
+    write_threads: Annotated[int, Field(gt=0, le=MOST_ASKED_FOR)] = 2
     retries: NaturalInt = 2
     retry_wait_s: PositiveFloat = 2.0
     min_free_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0

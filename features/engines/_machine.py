@@ -8,6 +8,10 @@ from features.recipe import MOST_CPU_ENCODERS, MOST_DECODE_WORKERS, ExtractConfi
 from vjepa_loc.errors import ConfigError
 
 
+# More processes than this for every core or GPU only take memory, each some hundred MB before its first frame.
+MOST_WORKERS_EACH = 4
+
+
 def num_gpus() -> int:
     """The GPUs that torch sees."""
     import torch
@@ -23,10 +27,16 @@ def default_engine(recipe: ExtractConfig, environment: Mapping[str, str] = os.en
 def worker_recipes(recipe: ExtractConfig, workers: int | None, gpus: int) -> list[dict[str, Any]]:
     """What each worker's recipe has otherwise: a GPU of its own, where `device` leaves the choice, and its part of the cores.
 
-    Raises `ConfigError` for a number below 1.
+    Raises `ConfigError` for a number below 1, and for one far beyond what the machine has.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers: expected at least 1, got {workers}")
+    cores = usable_cores()
+    if workers is not None and workers > MOST_WORKERS_EACH * max(cores, gpus):
+        raise ConfigError(
+            f"--workers: expected at most {MOST_WORKERS_EACH * max(cores, gpus)} on a machine with {cores} cores and {gpus} GPUs, got {workers}; "
+            "one per GPU is enough, or 1 or 2 without"
+        )
     on_gpus = gpus > 0 and recipe.device in ("auto", "cuda")
     number = workers or (gpus if on_gpus else 1)
     changes = cores_of_worker(recipe, usable_cores() // number)

@@ -32,6 +32,12 @@ def test_without_gpus_one_worker_unless_more_are_asked_for():
         worker_recipes(ExtractConfig(), 0, gpus=0)
 
 
+def test_more_workers_than_any_machine_can_hold_are_refused_before_one_is_started():
+    assert len(worker_recipes(ExtractConfig(), 64, gpus=0)) == 64
+    with pytest.raises(ConfigError, match="--workers: expected at most 64 on a machine with 16 cores and 0 GPUs, got 1000"):
+        worker_recipes(ExtractConfig(), 1000, gpus=0)
+
+
 @pytest.mark.parametrize(("environment", "expected"), [
     ({}, {}),
     ({"LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "8"}, {"threads": 2, "decode_workers": 2, "device": "cuda:1"}),

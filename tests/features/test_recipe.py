@@ -25,6 +25,13 @@ def test_a_recipe_gives_an_encoding_and_an_encoding_its_recipe(spec, changes):
     assert ExtractConfig(decoder="decord").with_encoding(encoding).decoder == "decord"
 
 
+@pytest.mark.parametrize("key", ["decode_workers", "threads", "batch_clips", "write_threads"])
+def test_a_slip_of_the_keyboard_starts_no_million_threads(key):
+    assert getattr(ExtractConfig(**{key: 1024}), key) == 1024
+    with pytest.raises(ConfigError, match=f"{key}: Input should be less than or equal to 1024, got 1025"):
+        ExtractConfig(**{key: 1025})
+
+
 def test_what_does_not_change_a_token_does_not_change_the_encoding(spec):
     assert ExtractConfig().encoding(spec) == ExtractConfig(decoder="decord", batch_clips=7, deadline_s=1, device="cpu").encoding(spec)
 
