@@ -73,11 +73,21 @@ class ClipQueue:
             else:
                 self._num_unmade -= 1
                 buffer = None
-        if buffer is None:
-            buffer = torch.empty(self._clip_bytes, dtype=torch.uint8, pin_memory=self._pinned)
         shape = clip.shape_THW3
-        frames_THW3 = buffer[: int(np.prod(shape))].view(shape)
-        np.stack(clip.frames, out=frames_THW3.numpy())
+        try:
+            if buffer is None:
+                buffer = torch.empty(self._clip_bytes, dtype=torch.uint8, pin_memory=self._pinned)
+            frames_THW3 = buffer[: int(np.prod(shape))].view(shape)
+            np.stack(clip.frames, out=frames_THW3.numpy())
+        except BaseException:
+            # No memory can be locked, say: one buffer fewer for ever would at last stop everybody.
+            with self._changed:
+                if buffer is None:
+                    self._num_unmade += 1
+                else:
+                    self._free.append(buffer)
+                self._changed.notify_all()
+            raise
         queued = QueuedClip(
             job, number, frames_THW3, clip.keep, clip.frame_numbers_nu, clip.first_seen, clip.last_seen, buffer
         )

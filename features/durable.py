@@ -160,8 +160,8 @@ def create_exclusively(path: Path, data: bytes, temporary: Path, durable: bool =
     part of them. A file system without hard links gets an exclusive create; what a crash can leave there is an
     incomplete file that its checksum gives away. `durable` is for files that must survive a power cut from now on.
     """
-    write_new(temporary, data, durable)
     try:
+        write_new(temporary, data, durable)
         os.link(temporary, path)
     except FileExistsError:
         return False

@@ -20,6 +20,7 @@ from features.clip_queue import ClipQueue, QueuedClip
 from features.outcome import StageTimes
 from features.schema import EncoderSpec
 from features.video_job import EncodedClip
+from vjepa_loc.errors import ConfigError
 
 
 class Encoder(Protocol):
@@ -52,6 +53,11 @@ class Outbox(Protocol):
         """The clips could not be encoded; their reserved room is free again."""
 
 
+def ends_the_run(error: BaseException) -> bool:
+    """Whether no other video can be encoded either: the GPU's memory has run out, or it answers nothing any more."""
+    return isinstance(error, (torch.OutOfMemoryError, torch.AcceleratorError)) or not isinstance(error, Exception)
+
+
 @dataclass
 class _Launched:
     clips: list[QueuedClip]
@@ -68,6 +74,7 @@ class EncodeStage:
         self.times = StageTimes()
         self._adding = threading.Lock()
         self._inside: set[int] = set()
+        self._entering = threading.Lock()
         self._encoder = encoder
         self._queue = queue
         self._outbox = outbox
@@ -77,8 +84,9 @@ class EncodeStage:
 
     def interrupt(self, error: type[Exception]) -> None:
         """Raises `error` in every thread that is inside the encoder, where it next executes Python: a clip may take minutes."""
-        for thread_id in list(self._inside):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
+        with self._entering:
+            for thread_id in self._inside:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
 
     def run(self) -> None:
         """Encodes until the queue is closed. Raises what the encoder raises besides `Exception`s."""
@@ -88,11 +96,10 @@ class EncodeStage:
             while True:
                 clips = self._take(times, wait=not launched)
                 if clips:
-                    if (batch := self._launch(clips, times)) is not None:
-                        launched.append(batch)
+                    launched += self._launch(clips, times)
                 elif not launched:
                     return
-                if launched and (not clips or not self._on_gpu or len(launched) > 1):
+                while launched and (not clips or not self._on_gpu or len(launched) > 1):
                     self._finish(launched.popleft(), times)
         finally:
             with self._adding:
@@ -110,25 +117,26 @@ class EncodeStage:
         times.encode_wait_s += time.monotonic() - reserved_s
         return clips
 
-    def _launch(self, clips: list[QueuedClip], times: StageTimes) -> _Launched | None:
+    def _launch(self, clips: list[QueuedClip], times: StageTimes) -> list[_Launched]:
         start_s = time.monotonic()
-        thread_id = threading.get_ident()
-        self._inside.add(thread_id)
         try:
             if self._on_gpu:
-                return self._launch_on_gpu(clips)
+                return [self._launch_on_gpu(clips)]
             frames = [clip.frames_THW3 for clip in clips]
             # A batch of one is looked at where it lies.
             frames_BTHWC3 = frames[0][None] if len(frames) == 1 else torch.stack(frames)
-            tokens_BTHWC = self._encoder.encode(frames_BTHWC3)
-            return _Launched(clips, tokens_BTHWC, time.monotonic() - start_s)
+            tokens_BTHWC = self._encode(frames_BTHWC3)
+            return [_Launched(clips, tokens_BTHWC, time.monotonic() - start_s)]
         except Exception as error:
-            self._give_up(clips, error)
-            return None
+            jobs = {clip.job: None for clip in clips}
+            if len(jobs) == 1 or ends_the_run(error) or any(job.failed for job in jobs):
+                self._give_up(clips, error)
+                return []
         finally:
-            self._inside.discard(thread_id)
             if not self._on_gpu:
                 times.encode_s += time.monotonic() - start_s
+        # Its neighbours in the batch must not pay for a video that the encoder cannot take.
+        return [batch for job in jobs for batch in self._launch([clip for clip in clips if clip.job is job], times)]
 
     def _launch_on_gpu(self, clips: list[QueuedClip]) -> _Launched:
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -138,9 +146,34 @@ class EncodeStage:
             frames_BTHWC3 = torch.zeros(shape, dtype=torch.uint8, device=self._encoder.device)
             for number, clip in enumerate(clips):
                 frames_BTHWC3[number].copy_(clip.frames_THW3, non_blocking=True)
-            tokens_BTHWC = self._encoder.encode(frames_BTHWC3)
+            tokens_BTHWC = self._encode(frames_BTHWC3)
             ended.record()
         return _Launched(clips, tokens_BTHWC, started=started, ended=ended)
+
+    def _encode(self, frames_BTHWC3: torch.Tensor) -> torch.Tensor:
+        thread_id = threading.get_ident()
+        with self._entering:
+            self._inside.add(thread_id)
+        try:
+            tokens_BTHWC = self._encoder.encode(frames_BTHWC3)
+        finally:
+            with self._entering:
+                self._inside.discard(thread_id)
+                # An interruption that comes too late must not strike where a lock has just been taken.
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)
+        self._check(tokens_BTHWC, frames_BTHWC3)
+        return tokens_BTHWC
+
+    def _check(self, tokens_BTHWC: object, frames_BTHWC3: torch.Tensor) -> None:
+        # A clip without tokens would be waited for, and tokens too many be taken for others. The grid is checked by the writer.
+        spec = self._encoder.spec
+        num_clips, num_steps = len(frames_BTHWC3), frames_BTHWC3.shape[1] // spec.tubelet
+        got = tuple(tokens_BTHWC.shape) if isinstance(tokens_BTHWC, torch.Tensor) else type(tokens_BTHWC).__name__
+        if len(got) != 5 or (*got[:2], got[4]) != (num_clips, num_steps, spec.channels):
+            raise ConfigError(
+                f"encoder {spec.family}: expected tokens of shape ({num_clips}, {num_steps}, rows, columns, {spec.channels}) for "
+                f"frames of shape {tuple(frames_BTHWC3.shape)}, got {got}; the encoder is broken"
+            )
 
     def _finish(self, batch: _Launched, times: StageTimes) -> None:
         if batch.ended is not None:
@@ -152,9 +185,10 @@ class EncodeStage:
             batch.encode_s = batch.started.elapsed_time(batch.ended) / 1000
             times.encode_s += batch.encode_s
         self._queue.give_back(batch.clips)
+        # Told first: nothing is said of a video after its outcome.
+        self._on_clips(batch.clips)
         for clip, tokens_THWC in zip(batch.clips, batch.tokens_BTHWC, strict=False):
             self._outbox.deliver(EncodedClip(clip, tokens_THWC, batch.encode_s / len(batch.clips)))
-        self._on_clips(batch.clips)
 
     def _give_up(self, clips: list[QueuedClip], error: Exception) -> None:
         self._queue.give_back(clips)

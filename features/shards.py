@@ -67,8 +67,7 @@ class ShardWriter:
     def abort(self) -> None:
         """Closes the file that is open, without an index: no reader will take it for a shard."""
         if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+            self._close()
 
     def _open(self) -> None:
         path = self._folder / self._spec.shard_name(self._shard)
@@ -100,14 +99,18 @@ class ShardWriter:
         self._size += size
         self._num_chunks += len(chunks)
 
+    def _close(self) -> None:
+        # Gone even where closing is refused: closed again, the number may be another thread's file by then.
+        fd, self._fd = self._fd, None
+        os.close(fd)
+
     def _finish_shard(self) -> None:
         index = self._index()
         write_all(self._fd, index)
         if self._num_chunks == self._spec.shard_steps:
             # Spreads a long video's writing over its length; what is left is synced with the small files.
             os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = None
+        self._close()
         crc = crc32c(index, self._crc)
         stamp = FileStamp(self._size + len(index), f"{crc:08x}", f"{self._chunks_crc:08x}")
         self._stamps[self._spec.shard_name(self._shard)] = stamp

@@ -34,8 +34,12 @@ class StagedVideo:
         self._folder = store.place.staging / self.generation
         self.path = self._folder / "video"
         with storage_errors(f"starting video {video_id!r}", store.path):
-            make_folders(self.path, store.place.staging.parent)
-            (self._folder / "owner.json").write_bytes(canonical_json(asdict(Owner.this_process())))
+            try:
+                make_folders(self.path, store.place.staging.parent)
+                (self._folder / "owner.json").write_bytes(canonical_json(asdict(Owner.this_process())))
+            except BaseException:
+                self.discard()
+                raise
 
     def write_chunk(self, name: str, data: bytes) -> None:
         """The file of an array that is one chunk: `data` and its crc32c."""

@@ -4,6 +4,7 @@ Memory is that of one clip. The bytes do not depend on how the steps are cut int
 level are those of the first `clip_frames / tubelet` steps, which are held back until they are complete.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -111,12 +112,22 @@ class VideoWriter:
             for name, spec in {**self._step_specs(), **plain}.items():
                 self._staged.write(f"{name}/zarr.json", metadata_bytes(array_metadata(spec)))
             self._staged.write("zarr.json", metadata_bytes(group_metadata(meta.to_dict())))
-        return self._staged.publish(self._storage, meta, self._num_steps, self._replaced)
+        try:
+            return self._staged.publish(self._storage, meta, self._num_steps, self._replaced)
+        except StoreError:
+            # Refused may be what came after the commit, or its answer was lost: what is visible is stored.
+            with contextlib.suppress(OSError):
+                commit = self._store.commit_of(self.id)
+                if commit is not None and commit.path.endswith(f"/{self._staged.generation}"):
+                    return True
+            raise
 
     def abort(self) -> None:
         """Discards what was written; harmless after `commit`."""
         for writer in self._writers.values():
-            writer.abort()
+            # Its file goes, whatever closing it is answered.
+            with contextlib.suppress(OSError):
+                writer.abort()
         self._staged.discard()
         if self._claim is not None:
             self._claim.release()

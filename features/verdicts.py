@@ -6,9 +6,8 @@ import time
 import traceback
 from collections.abc import Callable
 
-import torch
-
 from features.agenda import Agenda, Attempt
+from features.encode_stage import ends_the_run
 from features.ledger import Ledger
 from features.outcome import Outcome, VideoRetried
 from features.recipe import ExtractConfig
@@ -34,7 +33,7 @@ def is_passing(error: BaseException) -> bool:
 class Verdicts:
     """Settles attempts in the agenda, notes them in the ledger, and tells `listen`; for any number of threads.
 
-    `listen` gets the events, and the exceptions that end the run: a disk that refuses, memory of the GPU that runs out.
+    `listen` gets the events, and the exceptions that end the run: a disk that refuses, a GPU that does not go on.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Verdicts:
         video_id, reason = attempt.decision.video.id, " ".join(str(error).split())
         if isinstance(error, Dropped):
             return self.settle(Outcome(video_id, "dropped", reason))
-        if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, Exception):
+        if ends_the_run(error):
             self._listen(error)
             return self.settle(Outcome(video_id, "dropped", f"{type(error).__name__}: the extraction ends"))
         if is_passing(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,6 +55,7 @@ class VideoJob:
         """Clips that wait to be written, by number; they may come in another order than they are written in."""
         self.num_written = 0
         self._claim = claim
+        self._closing = threading.Lock()
         self._writer: VideoWriter | None = None
         self._summary: DecodeSummary | None = None
 
@@ -113,12 +115,14 @@ class VideoJob:
         self.result.times.write_s += time.monotonic() - start_s
 
     def close(self) -> None:
-        """Discards what was not committed and gives the claim back; the same again does no harm."""
+        """Discards what was not committed and gives the claim back; the same again, also by another thread, does no harm."""
         # What a disk or a network refuses here, a later look at old staging and lapsed claims puts right.
-        with contextlib.suppress(OSError):
+        with self._closing:
             if self._writer is not None:
-                self._writer.abort()
-            self._claim.release()
+                with contextlib.suppress(OSError):
+                    self._writer.abort()
+            with contextlib.suppress(OSError):
+                self._claim.release()
 
     def _meta(self, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> VideoMeta:
         summary = self._summary

@@ -105,3 +105,17 @@ def test_frames_are_copied(queue):
     queue.put(Job(), 0, own)
     own.frames[0][:] = 99
     assert values(queue.take(1)) == [1]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_clip_that_cannot_be_copied_costs_no_buffer(queue, is_first):
+    if not is_first:
+        queue.put(Job(), 0, clip(1))
+        queue.give_back(queue.take(1))
+    broken = Clip((np.zeros((2, 2, 3), np.uint8), np.zeros((3, 2, 3), np.uint8)), 0, slice(0, 1), np.zeros((1, 2), np.int32), 0, 1)
+    for _ in range(10):
+        with pytest.raises(ValueError):
+            queue.put(Job(), 0, broken)
+    putting, done = in_thread(lambda: queue.put(Job(), 0, clip(2)))
+    putting.join(5)
+    assert done == [True]

@@ -440,4 +440,4 @@ def test_clips_are_told_before_the_outcome_of_their_video(videos, tmp_path, tiny
             assert event.video_id not in settled
         elif not isinstance(event, (VideoStarted, VideoRetried)):
             settled.add(event.video_id)
-    assert sum(event.num_clips for event in events if isinstance(event, ClipsEncoded)) == 14
+    assert sum(event.num_clips for event in events if isinstance(event, ClipsEncoded)) == 3 + 1 + 1 + 2 + 1 + 4 + 3
