@@ -9,7 +9,7 @@ import typer
 from features.options import DatasetOption, JsonOption
 from features.terminal import count_bar, print_json, say
 from features.termination import ends_on_sigterm
-from vjepa_loc.errors import ConfigError
+from vjepa_loc.errors import ConfigError, VideoError
 from vjepa_loc.workspace import read_workspace
 
 
@@ -65,14 +65,21 @@ def check_videos(
         files = files_of_dataset(list(read_dataset(read_workspace(Path()).dataset_path(dataset)).videos.values()))
     with ends_on_sigterm(), count_bar("check") as on_file:
         checks = check_files(files, options, on_file)
+    failure = None
     if csv is not None:
-        write_whole(csv, csv_of(checks))
+        try:
+            write_whole(csv, csv_of(checks))
+        except (OSError, VideoError) as error:
+            # What hours found out, and what was done, is still shown.
+            failure = ConfigError(f"--csv {csv}: not written ({getattr(error, 'strerror', None) or error})")
     if json_output:
         print_json([row_of(check) for check in checks])
     else:
         print_checks(checks)
-        if csv is not None:
+        if csv is not None and failure is None:
             say(f"report: {csv}")
+    if failure is not None:
+        raise failure
     if all(check.ok is None for check in checks):
         raise ConfigError(f"expected videos, found none among {len(checks)} files")
     raise typer.Exit(int(any(check.ok is False for check in checks)))

@@ -49,12 +49,15 @@ def row_of(check: VideoCheck) -> dict[str, str | int | float | bool | None]:
 
 def csv_of(checks: Sequence[VideoCheck]) -> str:
     """A header, then a row per file; `true` and `false`, nothing for None; names with commas and line breaks are quoted."""
+    rows = [COLUMNS, *([_cell(value) for value in row_of(check).values()] for check in checks)]
+    return "".join(_csv_line(row) for row in rows)
+
+
+def _csv_line(cells: Sequence[str]) -> str:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for check in checks:
-        writer.writerow([_cell(value) for value in row_of(check).values()])
-    return buffer.getvalue()
+    # Python quotes only what occurs in its line terminator; a bare carriage return makes its own reader raise.
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: object) -> str:

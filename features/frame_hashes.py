@@ -1,6 +1,6 @@
 """A file with the sha256 of every frame: RGB24 at full size, in presentation order, as displayed.
 
-The layout is that of FFmpeg's `framehash` (version 2), so that for a video without rotation
+The layout is that of FFmpeg's `framehash` (version 2), so that for a video of 8 bits that is not interlaced
 
     ffmpeg -i FILE -map 0:v:0 -fps_mode passthrough -pix_fmt rgb24 -f framehash -hash sha256 -
 

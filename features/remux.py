@@ -27,7 +27,7 @@ FINE_TICK = Fraction(1, 90000)
 
 
 def remux(request: Remux, alive: Callable[[], object]) -> Remuxed:
-    """Writes `request.target`, which is on the disk when this returns. Raises VideoError where the packets cannot be copied."""
+    """Writes `request.target`; to sync it is the caller's. Raises VideoError where the packets cannot be copied."""
     source = Path(request.source)
     ticks = None if request.frame_time_s is None else _packet_ticks(source, request.frame_time_s, request.fps, alive)
     # The index at the front.
@@ -40,11 +40,6 @@ def remux(request: Remux, alive: Callable[[], object]) -> Remuxed:
         raise
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError(f"{source}: its packets cannot be copied ({getattr(error, 'strerror', None) or error})") from None
-    fd = os.open(request.target, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
     return Remuxed(tuple(left_out))
 
 
@@ -69,16 +64,23 @@ def _packet_ticks(path: Path, frame_time_s: np.ndarray, fps: Fraction | None, al
     with open_container(path) as container:
         stream = choose_stream(container, path)
         stream.codec_context.flags |= Flags.copy_opaque
-        for packet in container.demux(stream):
-            alive()
-            if packet.size:
-                packet.opaque = num_packets
-                num_packets += 1
-                pictures = stream.codec_context.decode(packet)
-            else:
-                pictures = []
-            packet_of_frame += [picture.opaque for picture in pictures]
-        packet_of_frame += [picture.opaque for picture in stream.codec_context.decode(None)]
+        try:
+            for packet in container.demux(stream):
+                alive()
+                if packet.size:
+                    packet.opaque = num_packets
+                    num_packets += 1
+                    pictures = stream.codec_context.decode(packet)
+                else:
+                    pictures = []
+                packet_of_frame += [picture.opaque for picture in pictures]
+            packet_of_frame += [picture.opaque for picture in stream.codec_context.decode(None)]
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            raise VideoError(
+                f"{path}: packet {num_packets} cannot be decoded ({error.strerror}), so it is unknown which packet has which time"
+            ) from None
     if sorted(packet_of_frame, key=str) != sorted(range(num_packets), key=str) or num_packets != len(frame_time_s):
         raise VideoError(
             f"{path}: its {num_packets} packets give {len(packet_of_frame)} frames, so it is unknown which packet has which time"

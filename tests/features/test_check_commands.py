@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import cli
+from features.check_partial import partial_file
 from features.check_report import COLUMNS
 from tests.features.check_clips import write_cut
 
@@ -103,6 +104,19 @@ def test_a_quarantine_below_the_folder_is_not_checked(folder, run):
     assert code == 0 and {row["path"]: row["ok"] for row in json.loads(out)} == {
         "videos/cut.mkv": True, "videos/good.mp4": True, "videos/notes.txt": None
     }
+
+
+def test_a_carriage_return_in_a_name(folder, run):
+    (folder / "good.mp4").rename("a\rb.mp4")
+    assert run("a\rb.mp4", "--csv", "r.csv")[0] == 0
+    assert list(rows_of(Path("r.csv"))) == ["a\rb.mp4"]
+
+
+def test_a_report_that_cannot_be_written_is_still_printed(folder, run):
+    with partial_file(folder / "r.csv"):
+        code, out, err = run("videos", "--csv", folder / "r.csv", "--json")
+    assert code == 2 and len(json.loads(out)) == 5 and len(err.splitlines()) == 1
+    assert "r.csv: not written (" in err and not (folder / "r.csv").exists()
 
 
 def test_names_that_begin_with_a_dash_or_are_not_utf_8(folder, run):

@@ -5,18 +5,22 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from features.check_files import find_files
 from features.check_partial import is_partial, partial_file, partial_of, write_whole
-from features.check_protocol import Look, Looked
+from features.check_protocol import Look, Looked, Remux
 from features.check_quarantine import FileState, Quarantine
 from features.check_repair import why_not_better
 from features.check_run import CheckOptions, check_files
 from features.check_serve import look
 from features.decoders.reader import VideoInfo
+from features.remux import remux
 from features.schema import Damage, Source
+from tests.features.check_clips import copy_packets
+from tests.features.conftest import write_clip
 from vjepa_loc.errors import VideoError, VideoReadError
 
 INFO = VideoInfo(64, 48, 0, Fraction(25), False, False, 10, "h264", "mpegts", 0.4)
@@ -100,3 +104,14 @@ def test_leftovers_of_a_killed_run_are_listed_and_removed_when_told_to(tmp_path,
         assert rows[0].done == "another check-videos is at work on it"
     left.write_bytes(b"half")
     assert check_files(find_files([tmp_path]), CheckOptions(jobs=1, remux=True))[0].done == "removed" and not left.exists()
+
+
+def test_times_of_packets_of_which_one_is_broken(tmp_path):
+    def broken(number: int, packet: av.Packet) -> None:
+        if number == 5:
+            packet.update(b"\xff" * packet.size)
+
+    source = copy_packets(write_clip(tmp_path / "source.mkv", num_frames=20), tmp_path / "broken.mkv", broken)
+    request = Remux(str(source), str(tmp_path / "copy.mkv"), "matroska", np.arange(20) / 25)
+    with pytest.raises(VideoError, match="broken.mkv: packet 6 cannot be decoded .*unknown which packet has which time"):
+        remux(request, lambda: None)
