@@ -81,7 +81,8 @@ class Dispatcher:
         for video in self._hands.pop(worker, {}).values():
             self._losses[video.id] += 1
             if self._losses[video.id] < MOST_LOSSES:
-                self._suspects.append(video)
+                # One that has done so alone is settled first: between the losses of several, workers would be given up.
+                self._suspects.append(video) if self._losses[video.id] == 1 else self._suspects.appendleft(video)
                 continue
             times = self._losses[video.id]
             aside.append(Outcome(video.id, "failed", f"set aside: {times} workers ended while they had it, the last one: {how}"))

@@ -5,6 +5,7 @@ A process that was given a job opens encoder and store itself and pulls videos o
 
 import os
 import threading
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -97,13 +98,20 @@ class Broken:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A worker cannot go on for a reason that may be its own (its GPU, its memory, its machine), in one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """A worker was told that there are no more videos, or to stop, and has ended its work."""
 
     times: StageTimes = field(default_factory=StageTimes)
 
 
-Message = Ready | Want | Broken | Finished | Progress
+Message = Ready | Want | Broken | Failed | Finished | Progress
 
 
 class Link(Protocol):
@@ -119,7 +127,7 @@ class Link(Protocol):
 
 
 def work(job: ExtractJob, link: Link) -> None:
-    """Does what `link` hands out until there is no more; everything is said through it, also what goes wrong."""
+    """Does what `link` hands out until there is no more; everything is said through it, also what goes wrong, unless nobody listens."""
     from features.disk_space import DiskSpace
     from features.extract import run_decisions
     from features.store import create_or_open_store
@@ -144,6 +152,11 @@ def work(job: ExtractJob, link: Link) -> None:
         link.send(Finished(report.times))
     except VjepaLocError as error:
         link.send(Broken(error))
+    except (EOFError, ConnectionError):
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        link.send(Failed(f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
 
 def _decisions(link: Link, store: "Store", recipe: ExtractConfig) -> Iterator["Decision | NotYet"]:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from features.claims import ClaimFolder, Owner
+from features.claims import CLAIM_LEASE_S, ClaimFolder, Owner
 from features.disk_space import DiskSpace
 from features.dispatch import Answer, Dispatcher
 from features.extract import ExtractReport
-from features.extract_job import Broken, ExtractJob, Finished, Message, Ready, Want
+from features.extract_job import Broken, ExtractJob, Failed, Finished, Message, Ready, Want
 from features.outcome import Outcome, Progress, StageTimes
 from features.shares import longest_first
 from features.store import create_or_open_store, open_store
@@ -24,6 +24,7 @@ from vjepa_loc.errors import StoreError, WorkerError
 
 # In a row, with nothing done between: beyond this it is no accident, and starting again would only hide it.
 MOST_RESTARTS = 3
+SILENT_S = CLAIM_LEASE_S
 
 
 class Worker(Protocol):
@@ -31,6 +32,9 @@ class Worker(Protocol):
 
     def give(self, video: Video | None) -> None:
         """Answers its wish for a video; None: there are no more."""
+
+    def kill(self) -> None:
+        """Ends it at once, whatever it does."""
 
 
 @dataclass(eq=False)
@@ -43,6 +47,8 @@ class Member:
     owner: Owner | None = None
     wants: bool = False
     ended: bool = False
+    heard_s: float = 0.0
+    """When it last said something or was given something, by the monotonic clock."""
 
 
 class Crew:
@@ -69,6 +75,11 @@ class Crew:
         return self._is_over or self._stop is not None and self._stop.is_set()
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether there is something to wait for: not for who has not started when nothing is left."""
+        return not self.stopping and any(member.owner is not None or self._dispatcher.num_left for member in self.running)
+
+    @property
     def running(self) -> list[Member]:
         return [member for member in self.members if not member.ended]
 
@@ -82,12 +93,16 @@ class Crew:
 
     def hear(self, member: Member, message: Message) -> Iterator[Outcome]:
         """Does what a message of a worker asks for. Raises what makes the whole work end."""
+        member.heard_s = time.monotonic()
         if isinstance(message, Ready):
             member.owner = message.owner
         elif isinstance(message, Want):
             member.wants = True
         elif isinstance(message, Broken):
             raise message.error
+        elif isinstance(message, Failed):
+            member.worker.kill()
+            yield from self.lose(member, message.reason)
         elif isinstance(message, Finished):
             member.ended = True
             self._times += message.times
@@ -116,6 +131,9 @@ class Crew:
         yield from aside
         again = [video_id for video_id in held if video_id not in {outcome.video_id for outcome in aside}]
         member.owner, member.wants = None, False
+        if aside:
+            # An answer, too.
+            member.num_restarts = 0
         if self._dispatcher.num_left and not self.stopping and member.num_restarts < MOST_RESTARTS:
             member.num_restarts += 1
             what = f"started again ({member.num_restarts} of {MOST_RESTARTS})"
@@ -129,6 +147,13 @@ class Crew:
         say(f"{member.name} was lost: {how}; to be done again: {_list(again)}; {what}")
         self._check_somebody_is_left(how)
         self._serve()
+
+    def lose_silent(self) -> Iterator[Outcome]:
+        """Gives up who has videos and says nothing for longer than a claim lasts: stopped, or hanging in a driver or a disk."""
+        for member in self.running:
+            if self._dispatcher.held_by(member.worker) and time.monotonic() - member.heard_s > SILENT_S:
+                member.worker.kill()
+                yield from self.lose(member, f"nothing was heard of it for {SILENT_S:g} s")
 
     def stop(self) -> None:
         """From now on no video is handed out."""
@@ -159,7 +184,7 @@ class Crew:
             answer = Answer.END if self.stopping else self._dispatcher.next_for(member.worker)
             if answer is Answer.WAIT:
                 continue
-            member.wants = False
+            member.wants, member.heard_s = False, time.monotonic()
             # A worker that cannot be reached is found to be lost by whoever listens to it.
             with contextlib.suppress(OSError):
                 member.worker.give(None if answer is Answer.END else answer)

@@ -8,10 +8,7 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from multiprocessing.connection import Connection
-
-from vjepa_loc.errors import WorkerError
 
 
 class ConnectionLink:
@@ -40,15 +37,12 @@ def main() -> None:
     link = ConnectionLink(connection)
     signal.signal(signal.SIGTERM, lambda number, frame: link.stop.set())
     # Loaded only now, so that no signal meets a process that is still importing.
-    from features.extract_job import Broken, work
+    from features.extract_job import work
 
     try:
         work(connection.recv(), link)
     except (EOFError, ConnectionError):
         return
-    except Exception as error:
-        traceback.print_exc()
-        link.send(Broken(WorkerError(f"a worker failed: {type(error).__name__}: {error}; its trace is above")))
 
 
 def _end_with_parent() -> None:

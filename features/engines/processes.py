@@ -49,8 +49,9 @@ def run(
 def _run(crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     finished = False
     try:
-        while crew.running and not crew.stopping:
+        while crew.is_at_work:
             yield from _hear_all(crew)
+            yield from crew.lose_silent()
         yield from _wind_up(crew, job)
         finished = True
     finally:
@@ -69,7 +70,8 @@ def _wind_up(crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     """Ends those who are still at work, and takes what they finish or drop."""
     crew.stop()
     for member in crew.running:
-        member.worker.end()
+        # One that has not started has nothing to end.
+        member.worker.end() if member.owner is not None else member.worker.kill()
     deadline_s = time.monotonic() + grace_s(job.settings.recipe)
     while crew.running and time.monotonic() < deadline_s:
         yield from _hear_all(crew)
@@ -108,7 +110,9 @@ class _Child:
                 stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], start_new_session=True, env=os.environ | {"PYTHONPATH": path},
             )
         self.connection = Connection(ours.detach())
-        self.connection.send(job)
+        # One that is gone already is found to be lost by whoever listens to it.
+        with contextlib.suppress(OSError):
+            self.connection.send(job)
 
     @property
     def pid(self) -> int:

@@ -12,7 +12,6 @@ import signal
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +20,7 @@ from features.engines._crew import Crew, Member
 from features.engines._machine import cores_of_worker
 from features.engines.processes import grace_s
 from features.extract import ExtractReport
-from features.extract_job import Broken, ExtractJob, Message, work
+from features.extract_job import ExtractJob, Message, work
 from features.outcome import Outcome, Progress
 from features.terminal import say
 from vjepa_loc.dataset import Video
@@ -59,8 +58,9 @@ def run(
 def _run(ray: Any, crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     finished, start_s, was_told = False, time.monotonic(), False
     try:
-        while crew.running and not crew.stopping:
+        while crew.is_at_work:
             yield from _hear_all(ray, crew)
+            yield from crew.lose_silent()
             if not was_told and time.monotonic() - start_s > _TELL_AFTER_S:
                 was_told = True
                 waiting = [member.name for member in crew.running if member.owner is None]
@@ -77,19 +77,19 @@ def _run(ray: Any, crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
                         pass
         finally:
             for member in crew.members:
-                member.worker.close()
+                member.worker.kill()
 
 
 def _wind_up(ray: Any, crew: Crew, job: ExtractJob) -> Iterator[Outcome]:
     crew.stop()
     for member in crew.running:
         # One that has not started has nothing to end.
-        member.worker.end() if member.owner is not None else member.worker.close()
+        member.worker.end() if member.owner is not None else member.worker.kill()
     deadline_s = time.monotonic() + grace_s(job.settings.recipe)
     while any(member.owner is not None for member in crew.running) and time.monotonic() < deadline_s:
         yield from _hear_all(ray, crew)
     for member in crew.running:
-        member.worker.close()
+        member.worker.kill()
         yield from crew.lose(member, "it did not end in time")
 
 
@@ -105,7 +105,7 @@ def _hear(ray: Any, crew: Crew, member: Member, reference: Any) -> Iterator[Outc
         messages = ray.get(reference)
     except ray.exceptions.RayError as error:
         # Also where it only cannot be reached: nobody waits for it any more, so it must not go on.
-        member.worker.close()
+        member.worker.kill()
         yield from crew.lose(member, f"{type(error).__name__}: {_first_sentence(error)}")
         return
     member.worker.heard()
@@ -196,7 +196,8 @@ class _Remote:
     def end(self) -> None:
         self._handle.end.remote()
 
-    def close(self) -> None:
+    def kill(self) -> None:
+        """Ends the actor at once; the same again does no harm."""
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(self._handle, no_restart=True)
 
@@ -211,7 +212,7 @@ class _Actor:
         # The same relative paths as where the command was given, where that folder is there.
         if job.folder.is_dir():
             os.chdir(job.folder)
-        threading.Thread(target=self._work, args=[job], daemon=True).start()
+        threading.Thread(target=work, args=[job, self], daemon=True).start()
 
     def send(self, message: Message) -> None:
         self._said.put(message)
@@ -238,10 +239,3 @@ class _Actor:
     def end(self) -> None:
         """The work is to end; the driver goes on listening until it has."""
         self.stop.set()
-
-    def _work(self, job: ExtractJob) -> None:
-        try:
-            work(job, self)
-        except Exception as error:
-            traceback.print_exc()
-            self.send(Broken(WorkerError(f"a worker failed: {type(error).__name__}: {error}; its trace is in its log")))

@@ -68,6 +68,18 @@ def test_a_video_that_kills_workers_is_set_aside_and_no_other():
     assert answers["bad"].reason == "set aside: 3 workers ended while they had it, the last one: signal 11"
 
 
+def test_several_videos_that_kill_workers_are_settled_one_after_the_other():
+    """Else a worker that has had all of them is given up before the first of them is set aside."""
+    dispatcher, deaths_between, deaths = dispatcher_of("bad", "worse", "worst"), [], 0
+    while dispatcher.num_left:
+        while isinstance(dispatcher.next_for(deaths), Video):
+            pass
+        aside = dispatcher.lost(deaths, "signal 11")
+        deaths += 1
+        deaths_between += [deaths] if aside else []
+    assert deaths_between == [3, 5, 7]
+
+
 def test_what_others_hold_is_looked_at_once_more_at_the_end():
     dispatcher = dispatcher_of("a", "b", "c")
     assert dispatcher.next_for(1).id == "a" and dispatcher.finish(1, busy("a")) is None

@@ -3,12 +3,15 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
+from textwrap import indent
 
 import psutil
 import pytest
 
 from features.encoders.tiny import Config, Encoder
+from features.engines import _crew as crew
 from features.engines import processes
 from features.extract import extract_dataset
 from features.extract_job import ExtractJob
@@ -152,3 +155,67 @@ def test_what_another_process_holds_is_looked_at_again(videos, alone, tiny, tmp_
     outcomes = {outcome.video_id: outcome for outcome in processes.run(job_of(videos, tmp_path / "store"), release_one, workers=1).outcomes}
     assert outcomes["v4"].status == "done"
     assert (outcomes["v5"].status, outcomes["v5"].reason) == ("skipped", "in the hands of another process")
+
+
+def patch_workers(monkeypatch, folder: Path, code: str) -> None:
+    """`code` runs first in every worker process that is started from now on."""
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    (folder / "sitecustomize.py").write_text(f"import os, sys, time\nif '_worker_process' in ' '.join(sys.orig_argv):\n{indent(code, '    ')}")
+
+
+def test_a_worker_that_hangs_for_ever_costs_no_video(videos, alone, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(crew, "SILENT_S", 20.0)
+    stopped = []
+
+    def stop_the_first(event):
+        if isinstance(event, ClipsEncoded) and not stopped:
+            stopped.append(max(worker_processes(), key=lambda child: child.cpu_times().user).pid)
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    outcomes = processes.run(job_of(videos, tmp_path / "store"), stop_the_first, workers=2).outcomes
+    assert_complete(tmp_path / "store", alone, outcomes)
+    assert "was lost: nothing was heard of it for 20 s" in capfd.readouterr().err
+    assert stopped and not worker_processes()
+
+
+def test_several_videos_that_take_processes_down_are_set_aside_and_no_other(videos, tmp_path, monkeypatch):
+    """One worker that has all of them in hand at once."""
+    patch_workers(monkeypatch, tmp_path, (
+        "from features.store import Store\n"
+        "writer = Store.writer\n"
+        "def abort(self, video_id, *values, **more):\n"
+        "    os.abort() if video_id in ('v4', 'v5') else None\n"
+        "    return writer(self, video_id, *values, **more)\n"
+        "Store.writer = abort\n"
+    ))
+    recipe = RECIPE.model_copy(update={"decode_workers": 3})
+    report = processes.run(job_of(videos[3:], tmp_path / "store", recipe), lambda event: None, workers=1)
+    assert report.ids("done") == ["v3"] and list(report.failed) == ["v4", "v5"]
+    assert all(reason.startswith("set aside: 3 workers") for reason in report.failed.values())
+
+
+def test_an_encoder_that_fails_in_one_worker_costs_no_video(videos, alone, tmp_path, monkeypatch, capfd):
+    """As one GPU of several that is broken or full, which the others need not pay for."""
+    patch_workers(monkeypatch, tmp_path, (
+        "import features.extract\n"
+        "def refuse(*values):\n"
+        "    raise RuntimeError('CUDA error:\\nout of memory')\n"
+        f"try:\n    os.close(os.open({str(tmp_path / 'first')!r}, os.O_CREAT | os.O_EXCL))\n"
+        "    features.extract.load_encoder = refuse\n"
+        "except FileExistsError:\n    pass\n"
+    ))
+    outcomes = processes.run(job_of(videos, tmp_path / "store"), lambda event: None, workers=2).outcomes
+    assert_complete(tmp_path / "store", alone, outcomes)
+    said = capfd.readouterr().err
+    assert "was lost: RuntimeError: CUDA error: out of memory; to be done again: nothing; started again (1 of 3)" in said
+
+
+def test_who_has_not_begun_when_all_is_done_is_not_waited_for(videos, alone, tmp_path, monkeypatch):
+    patch_workers(monkeypatch, tmp_path, (
+        f"try:\n    os.close(os.open({str(tmp_path / 'first')!r}, os.O_CREAT | os.O_EXCL))\n    time.sleep(600)\n"
+        "except FileExistsError:\n    pass\n"
+    ))
+    start_s = time.monotonic()
+    outcomes = processes.run(job_of(videos, tmp_path / "store"), lambda event: None, workers=2).outcomes
+    assert_complete(tmp_path / "store", alone, outcomes)
+    assert time.monotonic() - start_s < 300 and not worker_processes()

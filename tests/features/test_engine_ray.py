@@ -127,3 +127,9 @@ def test_a_cluster_that_does_not_answer_is_one_line(videos, tmp_path, monkeypatc
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match="RAY_ADDRESS=127.0.0.1:1 does not answer"):
         engine.run(job_of(videos, str(tmp_path / "store")), lambda event: None, workers=1).outcomes
+
+
+def test_an_actor_that_never_finds_room_is_not_waited_for(videos, alone, tmp_path):
+    workers = int(os.cpu_count()) + 1
+    outcomes = engine.run(job_of(videos[:2], str(tmp_path / "store")), lambda event: None, workers=workers).outcomes
+    assert [outcome.status for outcome in outcomes] == ["done", "done"] and ray_processes() == []
