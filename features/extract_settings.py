@@ -7,6 +7,7 @@ from pathlib import Path
 from features.places.file_cache import keep_copies
 from features.recipe import ExtractConfig, OnMismatch
 from features.schema import Record, Storage
+from vjepa_loc.errors import ConfigError
 from vjepa_loc.plugins import load_plugin
 from vjepa_loc.settings import keys_of
 from vjepa_loc.workspace import DataSettings, StoreSettings, Workspace
@@ -29,7 +30,12 @@ class ExtractSettings:
 
 
 def store_path(workspace: Workspace, flag: str | None = None) -> str:
-    """The token store of a workspace; `flag` wins where it was given. From now on copies of objects are kept as it says."""
+    """The token store of a workspace; `flag` wins where it was given. From now on copies of objects are kept as it says.
+
+    Raises `ConfigError` for an empty `flag`: a shell variable that is not set must not mean another store.
+    """
+    if flag is not None and not flag.strip():
+        raise ConfigError("--store: expected a folder or a URL, got an empty name; leave the flag out for the workspace's store")
     use_cache(workspace)
     return flag or workspace.section("store", StoreSettings, Storage).path
 

@@ -75,3 +75,8 @@ def test_a_misspelt_or_wrong_setting_is_one_line_that_names_it(tmp_path, overrid
 def test_an_unknown_encoder_is_answered_with_the_list(tmp_path):
     with pytest.raises(UnknownNameError, match=r"unknown encoder 'tini', expected one of: .*tiny, .*vjepa2.*Did you mean 'tiny'\?"):
         read_extract_settings(read_workspace(tmp_path), encoder="tini")
+
+
+def test_an_empty_store_flag_is_refused_and_does_not_mean_the_default(tmp_path):
+    with pytest.raises(ConfigError, match="--store: expected a folder or a URL, got an empty name"):
+        read_extract_settings(read_workspace(tmp_path), store="")
