@@ -148,19 +148,22 @@ class DecodeWorker:
         self._kill()
 
     def _start(self, path: Path) -> None:
-        ours, theirs = socket.socketpair()
         search_path = [str(PROJECT_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(search_path), "OMP_NUM_THREADS": "1"}
-        self._stderr = tempfile.TemporaryFile()
-        self._ring = FrameRing.create()
-        with theirs:
+        with contextlib.ExitStack() as opened:
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            stderr = opened.enter_context(tempfile.TemporaryFile())
+            ring = FrameRing.create()
+            opened.callback(ring.close)
             # -P: a folder named like one of our packages in the current folder must not be imported instead.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "features.decode_child", str(theirs.fileno()), str(self._ring.fd)],
-                stdin=subprocess.PIPE, stdout=self._stderr, stderr=self._stderr, pass_fds=[theirs.fileno(), self._ring.fd],
-                env=environment,
+                [sys.executable, "-P", "-m", "features.decode_child", str(theirs.fileno()), str(ring.fd)],
+                stdin=subprocess.PIPE, stdout=stderr, stderr=stderr, pass_fds=[theirs.fileno(), ring.fd], env=environment,
             )
-        self._connection = Connection(ours.detach())
+            # From here on they are closed with the child.
+            opened.pop_all()
+        theirs.close()
+        self._connection, self._stderr, self._ring = Connection(ours.detach()), stderr, ring
         try:
             message = self._receive(path, START_DEADLINE_S)
             if not isinstance(message, Ready):

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -209,3 +210,16 @@ def test_impossible_settings_are_refused():
         DecodeWorker(deadline_s=0)
     with pytest.raises(ConfigError, match="batch_frames: expected 1 or more, got 0"):
         Prepare("stretch", 64, 64, 8, batch_frames=0)
+
+
+def test_a_child_that_cannot_be_started_leaves_no_file_open(clip, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    num_open = len(os.listdir("/proc/self/fd"))
+    with DecodeWorker(30) as worker:
+        for _ in range(3):
+            with pytest.raises(BlockingIOError):
+                read(worker, clip("a.mp4"))
+        assert len(os.listdir("/proc/self/fd")) == num_open
