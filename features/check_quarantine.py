@@ -54,6 +54,8 @@ class Quarantine:
         A hard link where that is possible, else a copy that is compared byte by byte. What an earlier run kept of the same
         bytes is used again; another file of the same former name stays, and this one gets a number.
         """
+        # Before, too: of a file that is being written nothing is left here.
+        state.check()
         absolute = Path(os.path.abspath(path))
         former = self.folder / absolute.relative_to(absolute.anchor)
         self._make_folders(former.parent)

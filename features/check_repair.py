@@ -67,6 +67,7 @@ def _repair(
     child: KillableChild, path: Path, before: Looked | None, state: FileState, nominal_fps: float | None,
     replace: Quarantine | None,
 ) -> Repair:
+    state.check()
     muxer, suffix = _muxer_of(path, before)
     in_place = replace is not None and suffix == path.suffix
     target = path if in_place else path.with_name(f"{path.stem}.remuxed{suffix}")

@@ -13,7 +13,7 @@ from features.check_files import find_files
 from features.check_partial import is_partial, partial_file, partial_of, write_whole
 from features.check_protocol import Look, Looked, Remux
 from features.check_quarantine import FileState, Quarantine
-from features.check_repair import why_not_better
+from features.check_repair import repair, why_not_better
 from features.check_run import CheckOptions, check_files
 from features.check_serve import look
 from features.decoders.reader import VideoInfo
@@ -73,7 +73,9 @@ def test_a_file_that_changed_meanwhile_is_left_alone(tmp_path):
     path.write_bytes(b"as it is being written")
     with pytest.raises(VideoError, match="the file changed while it was checked"):
         Quarantine(tmp_path / "aside").take(path, state, {})
-    assert path.read_bytes() == b"as it is being written"
+    assert path.read_bytes() == b"as it is being written" and not (tmp_path / "aside").exists()
+    repaired = repair(None, path, None, state, None, None)
+    assert repaired.done.startswith("not repaired: the file changed while it was checked") and os.listdir(tmp_path) == [path.name]
 
 
 def test_unfinished_files(tmp_path):
