@@ -49,7 +49,7 @@ class Owner:
 
 
 def machine_name() -> str:
-    """Host name and, where the system tells it, its boot and, in a container, that: process numbers mean something only within one."""
+    """Host name and, where the system tells it, its boot and its container: process numbers mean something only within one."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if not boot.exists():
         return socket.gethostname()

@@ -127,7 +127,10 @@ class Link(Protocol):
 
 
 def work(job: ExtractJob, link: Link) -> None:
-    """Does what `link` hands out until there is no more; everything is said through it, also what goes wrong, unless nobody listens."""
+    """Does what `link` hands out until there is no more; everything is said through it, also what goes wrong.
+
+    Raises `EOFError` or `ConnectionError` where nobody listens any more.
+    """
     from features.disk_space import DiskSpace
     from features.extract import run_decisions
     from features.store import create_or_open_store

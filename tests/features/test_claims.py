@@ -112,6 +112,7 @@ def test_a_container_of_the_same_name_is_another_machine(place, claims):
         pytest.skip("this machine does not allow process namespaces")
     code = "from features.claims import machine_name; print(machine_name())"
     other = subprocess.run(
-        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code],
+        capture_output=True, text=True, cwd=ROOT, check=True,
     ).stdout.strip()
     assert other.startswith(machine_name() + ".") and other != machine_name()
