@@ -117,4 +117,4 @@ class ExtractionProgress:
 
     def _print(self, line: str) -> None:
         # Plain text: what stands in brackets in a file's name is no markup, and a line is not cut at the terminal's width.
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line.replace("\n", " "), markup=False, highlight=False, soft_wrap=True)

@@ -66,3 +66,8 @@ def test_the_bar_is_one_line_in_narrow_terminals_whatever_the_ids_are_like(width
 
 def test_videos_that_were_dropped_are_not_counted_as_finished():
     assert "1 of 40 videos" in bar_with([DONE, Outcome("v1", "dropped", "stopped")], 80)[-1]
+
+
+def test_a_line_break_in_an_id_or_a_reason_does_not_break_its_line():
+    text = shown([Outcome("a\nb", "failed", "because\nof that")], {"a\nb": 1}, terminal=False)
+    assert text == "failed  a b: because of that\n"
