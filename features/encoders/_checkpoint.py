@@ -72,14 +72,25 @@ class Checkpoint:
             if (self.folder / single).is_file():
                 return [self.folder / single]
             if (self.folder / index).is_file():
-                return [self.folder / name for name in sorted(set(self._json(index)["weight_map"].values()))]
+                return self._parts(index)
         return [self.folder / SINGLE_FILE]
+
+    def _parts(self, index: str) -> list[Path]:
+        files = self._json(index).get("weight_map")
+        if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+            raise WeightsError(
+                f"{self.folder / index}: expected weight_map with the file of every tensor, got {str(files)[:80]}; download the checkpoint again"
+            )
+        return [self.folder / name for name in sorted(set(files.values()))]
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+            values = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WeightsError(f"{self.folder / name}: cannot be read ({error}); download the checkpoint again") from None
+        if not isinstance(values, dict):
+            raise WeightsError(f"{self.folder / name}: expected a JSON object, got {str(values)[:80]}; download the checkpoint again")
+        return values
 
 
 def _read_safetensors(file: Path, name_in_part: Callable[[str], str | None]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -20,6 +20,11 @@ from features.schema import EncoderSpec, Record
 from features.tensor_digest import tensor_digest
 from vjepa_loc.errors import ConfigError, WeightsError
 
+# How to run a model and what to return is decided here; `quantization_config` belongs to tensors that are refused.
+NOT_READ = (
+    "return_dict", "use_return_dict", "output_hidden_states", "output_attentions", "attn_implementation", "_attn_implementation",
+    "quantization_config",
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -89,7 +94,9 @@ class FamilyEncoder(ABC):
 
     def _encode(self, frames_BTHWC3: torch.Tensor) -> torch.Tensor:
         pixels = normalise(frames_BTHWC3.to(self.device), self.spec.mean, self.spec.std)
-        return self._tokens(pixels.permute(0, 1, 4, 2, 3).to(self.dtype)).float()
+        # A caller's autocast would give other tokens than a store has.
+        with torch.autocast(self.device.type, enabled=False):
+            return self._tokens(pixels.permute(0, 1, 4, 2, 3).to(self.dtype)).float()
 
     @abstractmethod
     def _parse(self, values: dict[str, Any]) -> Any:
@@ -125,14 +132,14 @@ class FamilyEncoder(ABC):
         from huggingface_hub.errors import StrictDataclassError
 
         try:
-            config = self._parse(values)
+            config = self._parse({name: value for name, value in values.items() if name not in NOT_READ})
         except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             file = checkpoint.folder / "config.json"
             raise WeightsError(f"{file}: cannot be used ({reason}); download the checkpoint again") from None
         if config.num_channels != 3:
             raise self._refused("RGB", f"num_channels {config.num_channels}")
-        if config.hidden_size % config.num_attention_heads:
+        if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
             sizes = f"{config.num_attention_heads} heads, {config.hidden_size} channels"
             raise self._refused("heads that share the channels evenly", sizes)
         return config

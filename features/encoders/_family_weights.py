@@ -56,6 +56,11 @@ class TensorNames:
                 f"encoder.weights: {checkpoint.weights}: {len(unknown)} of its tensors belong to no known part of such a model, "
                 f"first {min(unknown)}; choose a checkpoint in the layout of transformers"
             )
+        if wrong := sorted(name for name, tensor in tensors.items() if not tensor.is_floating_point()):
+            raise WeightsError(
+                f"encoder.weights: {checkpoint.weights}: {wrong[0]}: expected floating-point numbers, found {tensors[wrong[0]].dtype}; "
+                f"choose a checkpoint that is not quantised"
+            )
         if not tensors:
             raise WeightsError(
                 f"encoder.weights: {checkpoint.weights}: expected an encoder's tensors, found none; choose another checkpoint"
@@ -76,7 +81,7 @@ def build_model(
                 None, config=model_config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True,
                 ignore_mismatched_sizes=True, **options,
             )
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"encoder.weights: {weights}: config.json describes no model that can be built ({reason})") from None
     problems = [f"{name}: missing" for name in report["missing_keys"]]

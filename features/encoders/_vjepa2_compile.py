@@ -21,13 +21,18 @@ from vjepa_loc.errors import ConfigError
 Compile = Literal["auto", "on", "off"]
 # Far more grids than the videos of one store have: past it, torch would raise instead of running uncompiled.
 MOST_SHAPES = 250
+# Two threads that meet a shape at the same time would both compile it; and torch, asked by two threads at once which graph fits,
+# now and then finds none and compiles a known shape again, until the limit ends the run. One lock for all encoders: they
+# share the function whose graphs are looked up.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class LayerRunner:
     """Runs layers of full clips compiled, others as they are. `compiled` says which way full clips go.
 
     `auto` compiles on a GPU, and says in one line on stderr where nothing can be compiled (no compiler, no Triton); `on`
-    raises ConfigError there. What goes wrong later is raised, never replaced by another way of computing.
+    raises ConfigError there. What goes wrong later is raised, never replaced by another way of computing. Threads take turns in
+    compiled layers: a GPU has one thread, and several on a CPU gain nothing from `on`.
     """
 
     def __init__(self, choice: Compile, device: torch.device):
@@ -41,22 +46,14 @@ class LayerRunner:
         self._run = torch.compile(
             run_layer, fullgraph=True, dynamic=False, recompile_limit=MOST_SHAPES, isolate_recompiles=True
         ) if self.compiled else run_layer
-        self._lock = threading.Lock()
-        self._shapes: set[tuple] = set()
 
     def of(self, is_full_clip: bool) -> Callable:
         """What runs a layer of such a clip."""
         return self._compiled if self.compiled and is_full_clip else run_layer
 
     def _compiled(self, x_BNC: torch.Tensor, table_4NP: torch.Tensor, *others) -> torch.Tensor:
-        shape = tuple(x_BNC.shape)
-        if shape in self._shapes:
+        with _ONE_AT_A_TIME:
             return self._run(x_BNC, table_4NP, *others)
-        # Two threads that meet a shape at the same time would both compile it.
-        with self._lock:
-            result = self._run(x_BNC, table_4NP, *others)
-            self._shapes.add(shape)
-        return result
 
 
 def _cannot_compile(device: torch.device) -> str:

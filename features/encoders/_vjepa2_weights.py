@@ -96,6 +96,11 @@ def _check(config: Any, checkpoint: Checkpoint) -> None:
             f"encoder.weights: {checkpoint.weights}: expected a hidden_size of whole heads, got {config.hidden_size} for "
             f"{config.num_attention_heads} heads"
         )
+    if config.frames_per_clip % config.tubelet_size or not config.layer_norm_eps > 0:
+        raise WeightsError(
+            f"encoder.weights: {checkpoint.weights}: config.json: expected frames_per_clip of whole tubelets and a positive layer_norm_eps, "
+            f"got {config.frames_per_clip} frames, tubelet_size {config.tubelet_size}, layer_norm_eps {config.layer_norm_eps}"
+        )
     if config.hidden_act != "gelu":
         raise WeightsError(f"encoder.weights: {checkpoint.weights}: expected hidden_act 'gelu', got {config.hidden_act!r}")
 

@@ -88,7 +88,9 @@ class Encoder:
                 f"got {frames_BTHWC3.dtype} {shape}"
             )
         # Clip by clip: a matrix product's last bits depend on its number of rows, a token must not depend on its batch.
-        return torch.stack([self._encode_clip(frames_THW3) for frames_THW3 in frames_BTHWC3])
+        # A caller's autocast would give other tokens than a store has.
+        with torch.autocast(self.device.type, enabled=False):
+            return torch.stack([self._encode_clip(frames_THW3) for frames_THW3 in frames_BTHWC3])
 
     def _encode_clip(self, frames_THW3: torch.Tensor) -> torch.Tensor:
         pixels_THW3 = normalise(frames_THW3.to(self.device), MEAN, STD)

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 
 from features.encoders._checkpoint import find_checkpoint
+from features.encoders._family_pixels import PixelRule
 from features.encoders._vjepa2_compile import Compile, LayerRunner
 from features.encoders._vjepa2_rope import RopeTables
 from features.encoders._vjepa2_weights import build_encoder, read_architecture, read_tensors
@@ -27,6 +28,7 @@ from vjepa_loc.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+PIXELS = PixelRule(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -61,7 +63,7 @@ class Encoder:
         checkpoint = find_checkpoint(config.weights, config.revision)
         architecture = read_architecture(checkpoint)
         tensors = read_tensors(checkpoint, architecture)
-        processor = checkpoint.processor()
+        mean, std = PIXELS.mean_and_std(checkpoint.processor(), checkpoint.weights)
         side = config.input_px or architecture.crop_px
         if side % architecture.patch_px:
             raise ConfigError(f"encoder.input_px: expected a multiple of the patch size {architecture.patch_px}, got {side}")
@@ -76,8 +78,8 @@ class Encoder:
             input_height=side,
             input_width=side,
             channels=architecture.channels,
-            mean=tuple(processor.get("image_mean", IMAGENET_MEAN)),
-            std=tuple(processor.get("image_std", IMAGENET_STD)),
+            mean=mean,
+            std=std,
             any_grid=True,
             trained_hw=(architecture.crop_px, architecture.crop_px),
             positions=config.positions,
@@ -113,7 +115,8 @@ class Encoder:
         spec = self.spec
         pixels = (frames_BTHWC3.to(self.device, non_blocking=True).float() - self._mean_3) / self._std_3
         table = self._tables.table(num_frames // spec.tubelet, height // spec.patch_px, width // spec.patch_px)
-        with self._attention():
+        # A caller's autocast would give other tokens than a store has.
+        with self._attention(), torch.autocast(self.device.type, enabled=False):
             return self._encoder(pixels, table, self._runner.of(is_full_clip=num_frames == spec.clip_frames))
 
     def _attention(self) -> AbstractContextManager:

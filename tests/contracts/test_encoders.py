@@ -123,3 +123,10 @@ def test_frames_that_do_not_fit_are_refused(encoder):
     for frames in (clip.float(), clip[:, :, :-1], clip[0]):
         with pytest.raises(ConfigError, match="expected uint8 frames .* got torch"):
             encoder.encode(frames)
+
+
+def test_a_caller_s_autocast_changes_nothing(encoder):
+    clip = noise(encoder.spec, 1, encoder.spec.clip_frames)
+    expected = encoder.encode(clip)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder.encode(clip), expected)

@@ -89,6 +89,23 @@ def test_where_mean_and_deviation_stand(folder, files, expected):
     assert Checkpoint(folder, "w", None).processor() == expected
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"weight_map": ["a"]}', '{"weight_map": {}}', '{"weight_map": {"a": 1}}'])
+def test_an_index_that_names_no_files_is_one_line(folder, content):
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(WeightsError, match="model.safetensors.index.json: expected .* download the checkpoint again") as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_is_no_object_is_one_line(folder):
+    (folder / "config.json").write_text("[1]")
+    (folder / "preprocessor_config.json").write_text("[]")
+    with pytest.raises(WeightsError, match="preprocessor_config.json: expected a JSON object, got"):
+        Checkpoint(folder, "w", None).processor()
+    with pytest.raises(WeightsError, match=r"config.json: expected a JSON object, got \[1\]"):
+        Checkpoint(folder, "w", None).config()
+
+
 def test_a_refusal_of_the_reader_s_own_passes_through(folder):
     save_file({"a": A}, folder / "model.safetensors")
 

@@ -209,12 +209,22 @@ def test_other_families_are_refused(name, folder):
         build(name, folder)
 
 
-@pytest.mark.parametrize("values", [{"hidden_size": "many"}, {"num_channels": 1}, {"num_attention_heads": 5}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{"hidden_size": "many"}, {"num_channels": 1}, {"num_attention_heads": 5}, {"num_attention_heads": 0}, {"hidden_act": "none such"}],
+    ids=str,
+)
 def test_configurations_that_make_no_model_are_one_line(name, folder, values):
     change_config(folder, **values)
     with pytest.raises(WeightsError) as caught:
         build(name, folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_how_transformers_would_run_a_model_changes_nothing(name, folder):
+    before = build(name, folder)
+    clip = noise(before, 1)
+    change_config(folder, return_dict=False, output_hidden_states=True, output_attentions=True, _attn_implementation="flash_attention_2")
+    assert torch.equal(build(name, folder).encode(clip), before.encode(clip))
 
 
 def test_other_frames_are_refused(name, folder):

@@ -262,3 +262,25 @@ def test_the_full_vit_l_equals_the_direct_call(tmp_path):
     tokens_BTHWC = encoder.encode(frames)
     assert tokens_BTHWC.shape == (1, 2, 16, 16, 1024) and encoder.spec.clip_frames == 64
     torch.testing.assert_close(tokens_BTHWC.reshape(1, -1, 1024), direct(model, frames), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("processor", "mean", "std"),
+    [
+        ({"image_mean": None, "image_std": None}, IMAGENET_MEAN, IMAGENET_STD),
+        ({"image_mean": 0.5, "image_std": 0.25}, (0.5,) * 3, (0.25,) * 3),
+        ({"do_normalize": False}, (0.0,) * 3, (1.0,) * 3),
+        ({"rescale_factor": 1 / 127.5}, tuple(x / 2 for x in IMAGENET_MEAN), tuple(x / 2 for x in IMAGENET_STD)),
+    ],
+    ids=["null", "one-number", "not-normalised", "rescaled"],
+)
+def test_pixels_follow_the_processor_s_file(folder, processor, mean, std):
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    spec = Encoder(Config(weights=str(folder))).spec
+    assert spec.mean == pytest.approx(mean) and spec.std == pytest.approx(std)
+
+
+def test_a_deviation_that_gives_no_numbers_is_refused(folder):
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_std": [0, 1, 1]}))
+    with pytest.raises(WeightsError, match="its processor's configuration cannot be used"):
+        Encoder(Config(weights=str(folder)))

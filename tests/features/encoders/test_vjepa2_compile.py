@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,17 @@ def test_on_is_refused_without_a_compiler(folder, tmp_path):
     )
     assert result.stdout.startswith("encoder.compile: 'on' is not possible on cpu here (") and result.stdout.count("\n") == 1
     assert "no-such-compiler" in result.stdout or "compiler" in result.stdout.lower()
+
+
+def test_threads_never_compile_a_known_shape_again(folder):
+    _, compiled = encoders(folder, "float32")
+    clips = [noise(1, 8, 32, 32), noise(1, 8, 8, 8)]
+    expected = [compiled.encode(clip) for clip in clips]
+    before = num_graphs()
+
+    def encode(number: int) -> bool:
+        return all(torch.equal(compiled.encode(clips[(number + k) % 2]), expected[(number + k) % 2]) for k in range(150))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(encode, range(4)))
+    assert num_graphs() == before
