@@ -38,6 +38,8 @@ def main() -> None:
             # The last frames of a video are given back after its end.
             if not isinstance(request, Release):
                 serve(connection, ring, request)
+                # PyAV's first picture and its side data hold each other: megabytes that count as a few small objects.
+                gc.collect()
     except (EOFError, ConnectionError):
         return
 

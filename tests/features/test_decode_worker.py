@@ -205,6 +205,18 @@ def test_memory_does_not_grow_with_the_length(worker, clip):
     assert grown < 40 * 2**20 < num_frames * 640 * 360 * 3
 
 
+def test_memory_does_not_grow_with_the_number_of_videos(worker, clip):
+    path = clip("short.mkv", num_frames=2, width=1280, height=720, options={"preset": "ultrafast"})
+    prepare = Prepare("stretch", 64, 64, 8)
+    for _ in range(5):
+        read(worker, path, prepare)
+    before = psutil.Process(worker.pid).memory_info().rss
+    for _ in range(20):
+        read(worker, path, prepare)
+    # A picture of each video would be 28 MB.
+    assert psutil.Process(worker.pid).memory_info().rss - before < 8 * 2**20
+
+
 def test_impossible_settings_are_refused():
     with pytest.raises(ConfigError, match="deadline_s: expected a positive number of seconds, got 0"):
         DecodeWorker(deadline_s=0)
