@@ -55,6 +55,8 @@ def extract(
     shard: Annotated[
         Optional[str], typer.Option(metavar="I/N", help="Only share I of N, from 0; default: as torchrun or Slurm say, or all.", show_default=False)
     ] = None,
+    split: Annotated[Optional[str], typer.Option(help="Only the videos of this split.", show_default=False)] = None,
+    video: Annotated[Optional[list[str]], typer.Option("--video", help="Only the video with this id; repeatable.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done with each video, and do nothing.")] = False,
     json_output: JsonOption = False,
     overrides: SetOption = None,
@@ -65,12 +67,13 @@ def extract(
     from features.extract_job import ExtractJob
     from features.extract_settings import read_extract_settings
     from features.progress import ExtractionProgress
-    from features.shares import dataset_of_share, find_share
+    from features.shares import dataset_of_share, find_share, part_of_dataset
     from vjepa_loc.dataset import read_dataset
 
     settings = read_extract_settings(read_workspace(Path()), encoder, dataset, store, overrides or (), on_mismatch)
     say(*settings.notes)
-    videos, note = dataset_of_share(read_dataset(settings.dataset), find_share(shard))
+    part = part_of_dataset(read_dataset(settings.dataset), split, video or ())
+    videos, note = dataset_of_share(part, find_share(shard))
     say(*note)
     chosen = load_engine(engine, settings.recipe, workers)
     job = chosen.prepare(ExtractJob.of(videos.videos.values(), settings))
@@ -83,7 +86,6 @@ def extract(
         raise typer.Exit(int(any(decision.action == "refuse" for decision in plan)))
     with stops_on_signals() as stop, ExtractionProgress(clips_of_videos(videos, job.encoding), error_console()) as progress:
         report = chosen.run(job, progress, stop, workers)
-    say(*report.notes)
     if json_output:
         print_json(report.to_dict())
     else:

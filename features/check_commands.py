@@ -14,8 +14,8 @@ from vjepa_loc.workspace import read_workspace
 
 
 def check_videos(
-    paths: Annotated[
-        Optional[list[Path]],
+    names: Annotated[
+        Optional[list[str]],
         typer.Argument(metavar="[PATHS]...", help="Files, and folders with all below them; default: the dataset's videos."),
     ] = None,
     csv: Annotated[Optional[Path], typer.Option(help="Write a row per file, as docs/check-videos.md says.", show_default=False)] = None,
@@ -49,6 +49,10 @@ def check_videos(
 
     if hashes and csv is None:
         raise ConfigError("--hashes: expected --csv FILE too, whose name decides where the hashes lie")
+    paths = [Path(name) for name in names or ()]
+    if "" in (names or ()):
+        # Path("") is the current folder, which an unset variable of a shell does not mean.
+        raise ConfigError("PATHS: expected files and folders, got an empty name; is a variable of the shell unset?")
     if paths and dataset is not None:
         raise ConfigError("--dataset and PATHS exclude each other; give one of them")
     if csv is not None:

@@ -17,7 +17,7 @@ from features.durable import free_bytes, readable_size, storage_errors
 from features.estimate_bytes import expected_bytes, grid_of
 from features.outcome import ClipsEncoded, Outcome, VideoRetried, VideoStarted
 from features.outcome import Progress as Event
-from features.store import Store
+from features.store import PlannedStore, Store
 from features.zarr_layout import step_specs
 from vjepa_loc.dataset import Video
 from vjepa_loc.errors import StoreError
@@ -54,7 +54,7 @@ class DiskSpace:
     All but `check_ahead` may be used from any thread.
     """
 
-    def __init__(self, store: Store, reserve_gib: float):
+    def __init__(self, store: Store | PlannedStore, reserve_gib: float):
         self._store = store
         self._reserve = round(reserve_gib * GIB)
         self._is_local = isinstance(store.path, Path)
@@ -134,7 +134,7 @@ class DiskSpace:
         return _no_space(
             f"not enough space for {num_videos} videos in {self._where()}: {readable_size(needed)} needed{more}{reserve}, "
             f"{readable_size(free)} free, {readable_size(needed + self._reserve - free)} short; {remedy}, "
-            "or extract a part of the videos"
+            "or extract a part of the videos (--split, --video)"
         )
 
     def _check_file_limit(self, to_do: list[Video]) -> None:

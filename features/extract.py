@@ -13,13 +13,13 @@ from features.clips import expected_clips
 from features.disk_space import DiskSpace
 from features.encode_stage import Encoder
 from features.extract_settings import ENCODERS_PACKAGE
-from features.outcome import Outcome, Progress, StageTimes
+from features.outcome import Note, Outcome, Progress, StageTimes
 from features.pipeline import Pipeline
 from features.recipe import ExtractConfig
 from features.resume import Action, Decision, decide
 from features.schema import Encoding, Record, Storage
 from features.shares import longest_first
-from features.store import Store, create_or_open_store, find_store, temporary_store
+from features.store import Store, create_or_open_store, find_or_plan_store, find_store, temporary_store
 from features.worker_status import WorkerStatus
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import ConfigError, VideoError
@@ -30,11 +30,10 @@ OnProgress = Callable[[Progress], object]
 
 @dataclass
 class ExtractReport:
-    """Outcomes, and the seconds of the stages; `notes` are lines that a person should see."""
+    """Outcomes, and the seconds of the stages."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     times: StageTimes = field(default_factory=StageTimes)
-    notes: list[str] = field(default_factory=list)
 
     def sort(self, videos: Iterable[Video]) -> None:
         """Outcomes in the order of `videos` instead of that in which they came."""
@@ -113,14 +112,15 @@ def extract_dataset(
     finished or dropped, and the report tells of those that were begun. Raises `StoreMismatchError` for a store of another
     encoding, and `StoreError` where the disk refuses or has no room; whatever is wrong with one video is in the report and in the ledger.
     """
-    store = create_or_open_store(store_path, config.encoding(encoder.spec), storage)
-    videos = list(dataset.videos.values())
+    videos, encoding = list(dataset.videos.values()), config.encoding(encoder.spec)
+    # Before the store is made: one that was refused for want of room would bind the next try to its encoding.
+    space = DiskSpace(find_or_plan_store(store_path, encoding, storage), config.min_free_gib)
+    for note in space.check_ahead(videos, config.resolved_decode_workers(encoder.device.type != "cpu")):
+        on_progress(Note(note))
+    store = create_or_open_store(store_path, encoding, storage)
     decisions = (decide(video, store, config.compare, config.on_mismatch) for video in longest_first(videos))
-    space = DiskSpace(store, config.min_free_gib)
-    notes = space.check_ahead(videos, config.resolved_decode_workers(encoder.device.type != "cpu"))
     with WorkerStatus(store, clips_of_videos(dataset, store.encoding), device=str(encoder.device)) as status:
         report = run_decisions(decisions, store, encoder, config, _each(on_progress, space, status), stop, space.check)
-    report.notes += notes
     report.sort(videos)
     return report
 

@@ -46,6 +46,13 @@ class Extracted:
 
 
 @dataclass(frozen=True)
+class Note:
+    """A line that a person should see before the work begins."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class VideoStarted:
     """A video is begun."""
 
@@ -101,4 +108,4 @@ class Outcome:
         return details
 
 
-Progress = VideoStarted | ClipsEncoded | VideoRetried | Stopping | Outcome
+Progress = Note | VideoStarted | ClipsEncoded | VideoRetried | Stopping | Outcome

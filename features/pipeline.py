@@ -25,6 +25,7 @@ from features.decode_protocol import DecodeSummary, FrameBatch, Prepare
 from features.decode_worker import DecodeWorker
 from features.durable import storage_errors
 from features.encode_stage import EncodeStage, Encoder
+from features.heap import share_one_heap
 from features.outcome import IN_OTHER_HANDS, ClipsEncoded, Outcome, Progress, StageTimes, Stopping, VideoStarted
 from features.recipe import ExtractConfig
 from features.resume import Action, Decision
@@ -87,6 +88,7 @@ class Pipeline:
         video can be stored either.
         """
         start_s = time.monotonic()
+        share_one_heap()
         self._agenda = Agenda(decisions)
         self._verdicts = Verdicts(self._store.ledger, self._agenda, self._config, self._events.put)
         with torch_threads(self._config.torch_threads(self._encoder.device.type != "cpu")):

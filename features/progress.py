@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from features.outcome import ClipsEncoded, Outcome, Stopping, VideoRetried, VideoStarted
+from features.outcome import ClipsEncoded, Note, Outcome, Stopping, VideoRetried, VideoStarted
 from features.outcome import Progress as Event
 
 MOST_ID_LETTERS, FEWEST_ID_LETTERS = 24, 8
@@ -64,7 +64,9 @@ class ExtractionProgress:
         self._bar.stop()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, VideoStarted):
+        if isinstance(event, Note):
+            self._print(event.text)
+        elif isinstance(event, VideoStarted):
             self._in_hand[event.video_id] = None
             self._update()
         elif isinstance(event, ClipsEncoded):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from vjepa_loc.dataset import Dataset, Video
-from vjepa_loc.errors import ConfigError
+from vjepa_loc.errors import ConfigError, UnknownNameError, nearest_name
 
 Unit = Literal["frames", "bytes", "videos"]
 
@@ -155,6 +155,23 @@ def divide(videos: Iterable[Video], count: int, lengths: Lengths | None = None) 
         shares[index].append(video)
         heapq.heappush(loads, (load + lengths.of[video.id], number + 1, index))
     return shares
+
+
+def part_of_dataset(dataset: Dataset, split: str | None = None, ids: Sequence[str] = ()) -> Dataset:
+    """The videos of a split, or with these ids, without events; all of them where neither is given.
+
+    Raises `UnknownNameError` for a split or an id that the dataset does not have.
+    """
+    videos = list(dataset.videos.values()) if split is None else dataset.videos_of_split(split)
+    for video_id in ids:
+        if video_id not in dataset.videos:
+            raise UnknownNameError(
+                f"--video {video_id!r}: the dataset {dataset.path} has no such video.{nearest_name(video_id, dataset.videos)}"
+            )
+    chosen = {video.id: video for video in videos if not ids or video.id in ids}
+    if not chosen and videos:
+        raise ConfigError(f"--video and --split: expected videos of the split {split!r}, got {', '.join(ids)}")
+    return Dataset(dataset.labels, chosen, path=dataset.path)
 
 
 def dataset_of_share(dataset: Dataset, share: Share) -> tuple[Dataset, list[str]]:

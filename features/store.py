@@ -10,6 +10,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,25 @@ def _find(place: Place, encoding: Encoding, storage: Storage | None, verify: Ver
             "(store != asked for); one store has one encoding: choose another store, or the settings that this one was made with"
         )
     return store
+
+
+@dataclass(frozen=True)
+class PlannedStore:
+    """A store that is not there yet: where it would be, and what it would hold. `path` and `place` as in `Store`."""
+
+    path: Path | str
+    place: Place
+    encoding: Encoding
+    storage: Storage
+
+    def summaries(self) -> dict[str, VideoSummary]:
+        return {}
+
+
+def find_or_plan_store(path: Path | str, encoding: Encoding, storage: Storage | None = None) -> "Store | PlannedStore":
+    """As `find_store`, but a plan where there is no store; writes nothing."""
+    place = place_of(path)
+    return _find(place, encoding, storage, "first") or PlannedStore(place.path, place, encoding, storage or Storage())
 
 
 @contextmanager

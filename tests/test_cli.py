@@ -21,7 +21,9 @@ from vjepa_loc.dataset import read_dataset
 ROOT = Path(cli.__file__).parent
 
 SURFACE = {
-    "extract": ["--encoder", "--dataset", "--store", "--on-mismatch", "--engine", "--workers", "--shard", "--dry-run", "--json", "--set"],
+    "extract": [
+        "--encoder", "--dataset", "--store", "--on-mismatch", "--engine", "--workers", "--shard", "--split", "--video", "--dry-run", "--json", "--set",
+    ],
     "estimate": ["--encoder", "--dataset", "--store", "--seconds", "--gpu", "--gpus", "--json", "--set"],
     "status": ["[STORE]", "--dataset", "--json", "--watch"],
     "train-head": ["--head", "--dataset", "--store", "--runs", "--epochs", "--seed", "--resume", "--config", "--json", "--set"],
@@ -436,3 +438,21 @@ def test_help_needs_no_heavy_library():
     script = "import sys, cli; cli.main(['--help']); print([m for m in ('torch', 'zarr', 'av', 'lightning', 'transformers', 'scipy') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip().endswith("[]")
+
+
+def test_a_part_of_the_dataset_is_extracted(workspace, run):
+    code, out, _ = run("extract", "--split", "val", "--json")
+    assert code == 0 and last_json(out)["done"] == ["b"]
+    code, out, _ = run("extract", "--video", "a", "--video", "b", "--json")
+    assert code == 0 and (last_json(out)["done"], last_json(out)["skipped"]) == (["a"], ["b"])
+    for arguments, message in [
+        (["--video", "aa"], "has no such video. Did you mean 'a'?"), (["--split", "vall"], "vall"),
+        (["--split", "val", "--video", "a"], "expected videos of the split 'val', got a"),
+    ]:
+        code, _, err = run("extract", *arguments)
+        assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+def test_a_run_that_has_no_room_makes_no_store(workspace, run):
+    code, _, err = run("extract", "--set", "min_free_gib=1e9")
+    assert code == 2 and "not enough space for 2 videos" in err and not (workspace / "features").exists()

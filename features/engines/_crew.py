@@ -15,9 +15,9 @@ from features.disk_space import DiskSpace
 from features.dispatch import Answer, Dispatcher
 from features.extract import ExtractReport
 from features.extract_job import Broken, ExtractJob, Failed, Finished, Message, Ready, Want
-from features.outcome import Outcome, Progress, StageTimes
+from features.outcome import Note, Outcome, Progress, StageTimes
 from features.shares import longest_first
-from features.store import create_or_open_store, open_store
+from features.store import create_or_open_store, find_or_plan_store, open_store
 from features.terminal import say
 from vjepa_loc.dataset import Video
 from vjepa_loc.errors import StoreError, WorkerError
@@ -59,7 +59,8 @@ class Crew:
         stop: threading.Event | None = None,
     ):
         self._job = job
-        self._notes = _check_store(job)
+        for note in _check_store(job):
+            on_progress(Note(note))
         self._dispatcher = Dispatcher(longest_first(job.videos))
         self._start = start
         self._on_progress = on_progress
@@ -86,7 +87,7 @@ class Crew:
     def report(self, outcomes: Iterator[Outcome]) -> ExtractReport:
         """What became of all videos, when `outcomes` have ended, in the order of the job."""
         start_s = time.monotonic()
-        report = ExtractReport(outcomes=list(outcomes), times=self._times, notes=self._notes)
+        report = ExtractReport(outcomes=list(outcomes), times=self._times)
         report.times.wall_s = time.monotonic() - start_s
         report.sort(self._job.videos)
         return report
@@ -202,9 +203,13 @@ def _check_store(job: ExtractJob) -> list[str]:
     and `StoreMismatchError` for a store of another encoding.
     """
     settings = job.settings
-    store = create_or_open_store(settings.store, job.encoding, settings.storage)
-    # What is staged for a URL takes room where the workers are, which is where they look themselves.
-    return [] if "://" in settings.store else DiskSpace(store, settings.recipe.min_free_gib).check_ahead(job.videos)
+    notes = []
+    if "://" not in settings.store:
+        # What is staged for a URL takes room where the workers are, which is where they look themselves.
+        planned = find_or_plan_store(settings.store, job.encoding, settings.storage)
+        notes = DiskSpace(planned, settings.recipe.min_free_gib).check_ahead(job.videos)
+    create_or_open_store(settings.store, job.encoding, settings.storage)
+    return notes
 
 
 def _list(ids: list[str]) -> str:

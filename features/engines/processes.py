@@ -41,7 +41,8 @@ def run(
     Raises what every worker would meet: `StoreError` where the disk refuses, `StoreMismatchError`, `WeightsError`; `WorkerError`
     where workers are lost again and again; `ConfigError` for a number of workers below 1.
     """
-    shares = worker_recipes(job.settings.recipe, workers, num_gpus())
+    # A worker without a video would be started for nothing.
+    shares = worker_recipes(job.settings.recipe, workers, num_gpus())[: max(1, len(job.videos))]
     crew = Crew(job, len(shares), lambda index: _Child(job.for_worker(**shares[index])), on_progress, stop)
     return crew.report(_run(crew, job))
 

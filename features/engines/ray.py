@@ -51,7 +51,7 @@ def run(
         number, needs = _resources(ray, workers)
         told = job.for_worker(**cores_of_worker(job.settings.recipe, needs["num_cpus"]))
         actor = ray.remote(_Actor).options(max_concurrency=3, max_restarts=0, scheduling_strategy="SPREAD", **needs)
-        crew = Crew(job, number, lambda index: _Remote(ray, actor, told), on_progress, stop)
+        crew = Crew(job, min(number, max(1, len(job.videos))), lambda index: _Remote(ray, actor, told), on_progress, stop)
         return crew.report(_run(ray, crew, job))
 
 

@@ -199,3 +199,8 @@ def test_the_awkward_real_files(real_videos, tmp_path, run, cross_check):
         same = [name for name, row in rows.items() if row["cross_check"] == "same"]
         differs = {name for name, row in rows.items() if row["cross_check"].startswith("differs")}
         assert len(same) == 40 and all("(known: " in rows[name]["cross_check"] for name in differs) and len(differs) == 5
+
+
+def test_an_unset_variable_is_not_the_current_folder(run):
+    code, _, err = run("")
+    assert code == 2 and "got an empty name" in err

@@ -17,7 +17,7 @@ from features import pipeline as pipeline_module
 from features.decode_worker import DecodeWorker
 from features.encoders.tiny import Config, Encoder
 from features.extract import extract_dataset, run_decisions
-from features.outcome import ClipsEncoded, Stopping, VideoRetried, VideoStarted
+from features.outcome import ClipsEncoded, Outcome, Stopping, VideoRetried, VideoStarted
 from features.recipe import ExtractConfig
 from features.resume import Action, Decision, decide
 from features.store import create_or_open_store, open_store
@@ -438,6 +438,6 @@ def test_clips_are_told_before_the_outcome_of_their_video(videos, tmp_path, tiny
     for event in events:
         if isinstance(event, ClipsEncoded):
             assert event.video_id not in settled
-        elif not isinstance(event, (VideoStarted, VideoRetried)):
+        elif isinstance(event, Outcome):
             settled.add(event.video_id)
     assert sum(event.num_clips for event in events if isinstance(event, ClipsEncoded)) == 3 + 1 + 1 + 2 + 1 + 4 + 3
