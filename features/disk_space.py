@@ -155,10 +155,10 @@ class DiskSpace:
     def _notes(self, needed: int, free: int, num_unknown: int, num_videos: int) -> list[str]:
         notes = []
         if num_unknown:
+            others = f"the others: {readable_size(needed)}, " if num_unknown < num_videos else ""
             notes.append(
                 f"disk space: {num_unknown} of {num_videos} videos have no num_frames in the dataset, "
-                "what they need is not known ahead "
-                f"(the others: {readable_size(needed)}, free: {readable_size(free)})"
+                f"what they need is not known ahead ({others}free: {readable_size(free)})"
             )
         if num_videos and needed + self._reserve > free:
             notes.append(f"disk space: up to {readable_size(needed)} needed before compression, {readable_size(free)} free")
