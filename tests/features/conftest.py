@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from features import pipeline
+from features import clip_encoder, pipeline
 from features.decode_worker import DecodeWorker
 from features.encoders.tiny import Config, Encoder
 
@@ -107,24 +107,38 @@ def real_videos() -> Path:
     return folder.resolve()
 
 
-class KeptWorker(DecodeWorker):
-    """A decoding process that outlives its extraction: starting one takes longer than most tests."""
-
-    def close(self) -> None:
-        """Left to the fixture."""
-
-
 @pytest.fixture(scope="session")
-def kept_worker():
-    worker = KeptWorker(30)
-    yield worker
-    DecodeWorker.close(worker)
+def kept_workers():
+    """Decoding processes that outlive their extraction: starting one takes longer than most tests."""
+    kept: list[DecodeWorker] = []
+    yield kept
+    for worker in kept:
+        worker.close()
 
 
 @pytest.fixture
-def one_decoding_process(kept_worker, monkeypatch) -> None:
-    """Every extraction of the test uses the same decoding process."""
-    monkeypatch.setattr(pipeline, "DecodeWorker", lambda deadline_s: kept_worker)
+def kept_decoding_processes(kept_workers, monkeypatch) -> None:
+    """Every extraction of the test borrows its decoding processes, each for itself."""
+    lent: set[int] = set()
+
+    class Lent:
+        """The first of the kept workers that nobody has; `close` gives it back."""
+
+        def __init__(self, deadline_s: float):
+            number = next(number for number in range(len(lent) + 1) if number not in lent)
+            lent.add(number)
+            if number == len(kept_workers):
+                kept_workers.append(DecodeWorker(30))
+            self._number, self._worker = number, kept_workers[number]
+
+        def close(self) -> None:
+            lent.discard(self._number)
+
+        def __getattr__(self, name: str):
+            return getattr(self._worker, name)
+
+    for module in (pipeline, clip_encoder):
+        monkeypatch.setattr(module, "DecodeWorker", Lent)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import ConfigError, CorruptStoreError, StoreError, StoreMismatchError, VideoError
 from vjepa_loc.spacegrid import SpaceGrid
 
-pytestmark = pytest.mark.usefixtures("one_decoding_process")
+pytestmark = pytest.mark.usefixtures("kept_decoding_processes")
 
 RECIPE = ExtractConfig(threads=1, decode_workers=1, deadline_s=30, retry_wait_s=0.01)
 REDO = RECIPE.model_copy(update={"on_mismatch": "redo"})

@@ -14,7 +14,6 @@ import torch
 
 from features import durable, shards, video_job
 from features import pipeline as pipeline_module
-from features.decode_worker import DecodeWorker
 from features.encoders.tiny import Config, Encoder
 from features.extract import extract_dataset, run_decisions
 from features.outcome import ClipsEncoded, Outcome, Stopping, VideoRetried, VideoStarted
@@ -29,33 +28,7 @@ ONE = ExtractConfig(threads=1, decode_workers=1, write_threads=1, deadline_s=30,
 MANY = ExtractConfig(threads=3, decode_workers=3, write_threads=3, deadline_s=30, retry_wait_s=0.01)
 
 
-@pytest.fixture(scope="module")
-def workers():
-    """Decoding processes that live as long as the tests: starting one takes longer than most of them."""
-    kept = [DecodeWorker(30) for _ in range(3)]
-    yield kept
-    for worker in kept:
-        worker.close()
-
-
-@pytest.fixture(autouse=True)
-def kept_workers(workers, monkeypatch):
-    class Lent:
-        """One of the kept workers, which `close` leaves alone."""
-
-        taken = 0
-
-        def __init__(self, deadline_s):
-            self._worker = workers[Lent.taken]
-            Lent.taken += 1
-
-        def close(self):
-            Lent.taken -= 1
-
-        def __getattr__(self, name):
-            return getattr(self._worker, name)
-
-    monkeypatch.setattr(pipeline_module, "DecodeWorker", Lent)
+pytestmark = pytest.mark.usefixtures("kept_decoding_processes")
 
 
 @pytest.fixture

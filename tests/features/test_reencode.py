@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from features import clip_encoder
 from features.encoders.tiny import Config, Encoder
 from features.extract import extract_dataset
 from features.recipe import ExtractConfig
@@ -21,7 +22,7 @@ from features.verify import verify_store
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import ConfigError
 
-pytestmark = pytest.mark.usefixtures("one_decoding_process")
+pytestmark = pytest.mark.usefixtures("kept_decoding_processes")
 
 RECIPE = ExtractConfig(threads=1, deadline_s=30, overlap=0.5)
 ALL = 1000
@@ -159,19 +160,19 @@ def test_clips_are_drawn_by_the_seed_and_left_out_videos_are_said(data, tmp_path
         compare(data, tmp_path / "store", tiny, 0)
 
 
-def test_decoding_ends_with_the_last_clip_that_was_drawn(clip, tmp_path, tiny, kept_worker, monkeypatch):
+def test_decoding_ends_with_the_last_clip_that_was_drawn(clip, tmp_path, tiny, monkeypatch):
     data = Dataset((), {"long": Video(id="long", file=clip("long.mp4", num_frames=400))})
     recipe = RECIPE.model_copy(update={"overlap": 0.0})
     extract_dataset(data, tmp_path / "store", tiny, recipe)
     batches = []
-    stream = kept_worker.stream
 
-    def counted(*args, **options):
-        for message in stream(*args, **options):
-            batches.append(message)
-            yield message
+    class Counting(clip_encoder.DecodeWorker):
+        def stream_shared(self, *args):
+            for message in self._worker.stream_shared(*args):
+                batches.append(message)
+                yield message
 
-    monkeypatch.setattr(kept_worker, "stream", counted)
+    monkeypatch.setattr(clip_encoder, "DecodeWorker", Counting)
     seed = next(seed for seed in range(100) if reencode_clips(data, open_store(tmp_path / "store"), tiny, recipe, 1, seed=seed).clips[0].start_step == 8)
     batches.clear()
     reencode_clips(data, open_store(tmp_path / "store"), tiny, recipe, 1, seed=seed)

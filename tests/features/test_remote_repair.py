@@ -10,7 +10,7 @@ from features.store import open_store
 from features.verify import verify_store
 from vjepa_loc.dataset import Dataset, Video
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("one_decoding_process")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("kept_decoding_processes")]
 
 RECIPE = ExtractConfig(threads=1, deadline_s=30)
 

@@ -13,7 +13,7 @@ from features.verify import verify_store
 from vjepa_loc.dataset import Dataset, Video
 from vjepa_loc.errors import StoreMismatchError
 
-pytestmark = pytest.mark.usefixtures("one_decoding_process")
+pytestmark = pytest.mark.usefixtures("kept_decoding_processes")
 
 RECIPE = ExtractConfig(threads=1, deadline_s=30)
 
