@@ -62,6 +62,10 @@ def extract(
     overrides: SetOption = None,
 ) -> None:
     """Every video of the dataset into the token store; what is complete is skipped. Exit code 1 if some videos failed."""
+    from features.heap import share_one_heap
+
+    # Before there are threads, which it would not reach.
+    share_one_heap()
     from features.engines import load_engine
     from features.extract import clips_of_videos, plan_extraction
     from features.extract_job import ExtractJob

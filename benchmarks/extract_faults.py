@@ -253,7 +253,7 @@ def stop(life: Life, counts: FaultCounts, pause_s: Callable[[], float]) -> None:
         counts.wrong.append(f"{number.name}: still running after {_STOP_S:g} s")
     elif at_work and code not in (0, 128 + number):
         counts.wrong.append(f"{number.name} at work: exit code {code}: {life.said.strip()[-300:]}")
-    elif at_work and code and number.name not in life.said:
+    elif at_work and code and ("interrupted" if number is signal.SIGINT else number.name) not in life.said:
         counts.wrong.append(f"{number.name} is not told of: {life.said.strip()[-300:]}")
     if at_work and life.holds_claim():
         counts.wrong.append(f"{number.name}: claims are still held")

@@ -22,7 +22,7 @@ def keep_freed_memory() -> bool:
 
 
 def share_one_heap() -> bool:
-    """All threads that are started from now on allocate from one heap; says whether there is a glibc to be told.
+    """All threads of this process allocate from one heap; to be called before there are any. Says whether there is a glibc.
 
     Buffers that one thread makes and another frees leave holes in a heap per thread: with eight of them the memory of an
     extraction grew by 100 MB in its first minutes.

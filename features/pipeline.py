@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -25,7 +26,7 @@ from features.decode_protocol import DecodeSummary, FrameBatch, Prepare
 from features.decode_worker import DecodeWorker
 from features.durable import storage_errors
 from features.encode_stage import EncodeStage, Encoder
-from features.heap import share_one_heap
+from features.kept_threads import Task, run_in_kept_thread
 from features.outcome import IN_OTHER_HANDS, ClipsEncoded, Outcome, Progress, StageTimes, Stopping, VideoStarted
 from features.recipe import ExtractConfig
 from features.resume import Action, Decision
@@ -88,19 +89,23 @@ class Pipeline:
         video can be stored either.
         """
         start_s = time.monotonic()
-        share_one_heap()
         self._agenda = Agenda(decisions)
         self._verdicts = Verdicts(self._store.ledger, self._agenda, self._config, self._events.put)
-        with torch_threads(self._config.torch_threads(self._encoder.device.type != "cpu")):
-            decoders = [threading.Thread(target=self._decode_all, args=(worker,), daemon=True) for worker in self._workers]
-            encoders = [threading.Thread(target=self._guarded(self._stage.run), daemon=True) for _ in range(self._num_encoders)]
-            writers = [threading.Thread(target=self._guarded(self._write_all), daemon=True) for _ in range(self._config.write_threads)]
-            self._num_decoding = len(decoders)
+        num_threads = self._config.torch_threads(self._encoder.device.type != "cpu")
+        with torch_threads(num_threads):
+            decoders: list[Task] = []
+            encoders: list[Task] = []
+            writers: list[Task] = []
+            self._num_decoding = len(self._workers)
             if stop is not None and stop.is_set():
                 self._agenda.stop()
             try:
-                for thread in (*decoders, *encoders, *writers):
-                    thread.start()
+                for worker in self._workers:
+                    decoders.append(run_in_kept_thread(partial(self._decode_all, worker)))
+                for _ in range(self._num_encoders):
+                    encoders.append(run_in_kept_thread(self._guarded(self._stage.run, num_threads)))
+                for _ in range(self._config.write_threads):
+                    writers.append(run_in_kept_thread(self._guarded(self._write_all, num_threads)))
                 yield from self._until_the_end(stop)
             finally:
                 self._drop_all("interrupted")
@@ -179,9 +184,11 @@ class Pipeline:
         # Whoever still encodes now does it for a video that was dropped.
         self._stage.interrupt(Dropped)
 
-    def _guarded(self, work: Callable[[], object]) -> Callable[[], None]:
+    def _guarded(self, work: Callable[[], object], num_threads: int) -> Callable[[], None]:
         def run() -> None:
             try:
+                # A kept thread has the number of the extraction before.
+                torch.set_num_threads(num_threads)
                 work()
             except BaseException as error:
                 self._events.put(error)
@@ -394,9 +401,7 @@ class Pipeline:
         self._verdicts.of_job(job)
 
 
-def _join(threads: Iterable[threading.Thread]) -> None:
+def _join(tasks: Iterable[Task]) -> None:
     end_s = time.monotonic() + _JOIN_S
-    for thread in threads:
-        # Where the system gives no more threads, the last of them were not started.
-        if thread.ident is not None:
-            thread.join(max(0.0, end_s - time.monotonic()))
+    for task in tasks:
+        task.join(max(0.0, end_s - time.monotonic()))

@@ -10,6 +10,8 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 
+from features.heap import share_one_heap
+
 
 class ConnectionLink:
     """See `features.extract_job.Link`."""
@@ -32,6 +34,7 @@ class ConnectionLink:
 def main() -> None:
     """Works until the parent says that there is no more, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    share_one_heap()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection = Connection(int(sys.argv[1]))
     link = ConnectionLink(connection)
