@@ -161,6 +161,8 @@ def test_ctrl_c_ends_the_processes_and_writes_no_report(folder, clip_writer):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "cli.py"), "check-videos", *["videos/long.mp4"], "--csv", "report.csv", "--cross-check"],
         stderr=subprocess.PIPE, text=True, cwd=folder.parent, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end_s = time.monotonic() + 60
     while not (children := psutil.Process(process.pid).children()) and time.monotonic() < end_s:

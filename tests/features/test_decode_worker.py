@@ -1,4 +1,5 @@
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -229,9 +230,11 @@ def test_a_child_that_cannot_be_started_leaves_no_file_open(clip, monkeypatch):
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
+    # Files that earlier tests left to the collector are closed first.
+    gc.collect()
     num_open = len(os.listdir("/proc/self/fd"))
     with DecodeWorker(30) as worker:
         for _ in range(3):
             with pytest.raises(BlockingIOError):
                 read(worker, clip("a.mp4"))
-        assert len(os.listdir("/proc/self/fd")) == num_open
+        assert len(os.listdir("/proc/self/fd")) <= num_open
