@@ -199,7 +199,11 @@ def test_a_mistake_is_one_line(workspace, capsys, arguments, message):
 
 def test_watching_looks_again_until_it_is_interrupted(workspace):
     command = [sys.executable, str(ROOT / "cli.py"), "status", "--watch", "0.5", "--json"]
-    watch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watch = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert json.loads(watch.stdout.readline())["done"] == 2
     (workspace / "store/commits/a.json").unlink()
     answers = [json.loads(watch.stdout.readline())["done"] for _ in range(3)]

@@ -11,7 +11,7 @@ def tree(root):
 
 @pytest.mark.parametrize("kind", tree(errors.VjepaLocError)[1:])
 def test_members_are_builtins_and_print_one_line(kind):
-    assert any(issubclass(kind, builtin) for builtin in (ValueError, LookupError, OSError))
+    assert any(issubclass(kind, builtin) for builtin in (ValueError, LookupError, OSError, RuntimeError))
     assert str(kind("what went\n   wrong, and where")) == "what went wrong, and where"
 
 
